@@ -1,0 +1,87 @@
+"""How every kernel of this package is compiled: parallel where asked, cached on disk, safe from threads and after fork().
+
+The cache folder is named after the sources' names, sizes and times, because Numba watches only the file of the function
+itself: without that a changed register tile would leave every kernel that contains it stale. Where no folder can be
+written, kernels are compiled afresh in each process and nothing fails.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+@cache
+def source_fingerprint() -> str:
+    """16 hex digits that change when a source file of the package does."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        stat = path.stat()
+        digest.update(f"{path.relative_to(PACKAGE)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def user_cache_folder() -> Path:
+    """Where this package keeps what can be made again."""
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "tconv_bench"
+
+
+@cache
+def _cache_folder() -> str | None:
+    """A writable folder for compiled kernels, or None. The user's NUMBA_CACHE_DIR comes first."""
+    base = Path(numba.config.CACHE_DIR) if numba.config.CACHE_DIR else user_cache_folder() / "kernels"
+    folder = base / source_fingerprint()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return None
+    return str(folder) if os.access(folder, os.W_OK) else None
+
+
+@cache
+def _load_tbb() -> None:
+    """Make the ``tbb`` package's library visible: Numba does not look for it in a virtual environment.
+
+    Of Numba's threading layers only TBB survives both concurrent calls and a fork() after the first parallel call.
+    """
+    for name in ("libtbb.so.12", "libtbb.12.dylib"):
+        path = Path(sys.prefix) / "lib" / name
+        if path.exists():
+            try:
+                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+            except OSError:
+                continue
+            return
+
+
+def kernel(function: Callable[..., Any] | None = None, *, parallel: bool = False) -> Any:
+    """``numba.njit`` with this package's options: cache, no GIL, NumPy's division, contraction to fused multiply-add."""
+    if function is None:
+        return lambda f: kernel(f, parallel=parallel)
+    _load_tbb()
+    options = {"parallel": parallel, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+    folder = _cache_folder()
+    if folder is None:
+        return numba.njit(**options)(function)
+    users_choice = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = folder
+    try:
+        return numba.njit(cache=True, **options)(function)
+    finally:
+        numba.config.CACHE_DIR = users_choice

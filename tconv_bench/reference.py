@@ -1,0 +1,87 @@
+"""The definition, in plain NumPy: what every variant is measured against. Never optimised.
+
+::
+
+    out[n, g*Cg_out + o, i*stride + k*dilation - pad] += x[n, g*Cg_in + c, i] * weight[g*Cg_in + c, o, k]
+
+Floats are summed in float64, integers in 64 bits of their own sign, so that integer results are exact modulo their width.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv_bench.problem import Problem
+
+
+def wide_dtype(dtype: Any) -> np.dtype[Any]:
+    """The dtype that the reference sums in: float64, int64 or uint64."""
+    kind = np.dtype(dtype).kind
+    return np.dtype({"f": np.float64, "i": np.int64, "u": np.uint64}[kind])
+
+
+def conv_transpose(problem: Problem, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Transposed convolution of ``x`` in the wide dtype; shape ``problem.out_shape``."""
+    wide = wide_dtype(problem.dtype)
+    x, weight = x.astype(wide), weight.astype(wide)
+    groups = problem.groups
+    x = x.reshape(problem.batch, groups, problem.c_in // groups, *problem.in_size)
+    weight = weight.reshape(groups, problem.c_in // groups, problem.c_out // groups, *problem.kernel)
+    reach = [(i - 1) * s + d * (k - 1) + 1 for i, s, d, k in zip(*_sizes(problem))]
+    # +2*max padding: room for every stamp and for output_padding before cropping to the output
+    before = [pair[0] for pair in problem.padding]
+    full = [max(r, b + o) for r, b, o in zip(reach, before, problem.out_size)]
+    out = np.zeros((problem.batch, groups, problem.c_out // groups, *full), wide)
+    for tap in product(*map(range, problem.kernel)):
+        stamp = np.einsum("ngc...,gco->ngo...", x, weight[(..., *tap)])
+        where = tuple(
+            slice(k * d, k * d + (i - 1) * s + 1, s)
+            for k, d, i, s in zip(tap, problem.dilation, problem.in_size, problem.stride)
+        )
+        out[(..., *where)] += stamp
+    crop = tuple(slice(b, b + o) for b, o in zip(before, problem.out_size))
+    out = out[(..., *crop)].reshape(problem.out_shape)
+    return out if bias is None else out + bias.astype(wide).reshape(-1, *(1,) * problem.ndim)
+
+
+def conv(
+    x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None, stride: Any, padding: Any, dilation: Any, groups: int
+) -> NDArray[Any]:
+    """Ordinary convolution (cross-correlation) of ``x`` (N, C_in, *in) with ``weight`` (C_out, C_in // groups, *kernel)."""
+    wide = wide_dtype(x.dtype)
+    ndim = x.ndim - 2
+    x = np.pad(x.astype(wide), [(0, 0), (0, 0), *padding])
+    c_out, kernel = weight.shape[0], weight.shape[2:]
+    x = x.reshape(x.shape[0], groups, -1, *x.shape[2:])
+    w = weight.astype(wide).reshape(groups, c_out // groups, -1, *kernel)
+    size = [(i - d * (k - 1) - 1) // s + 1 for i, d, k, s in zip(x.shape[3:], dilation, kernel, stride)]
+    out = np.zeros((x.shape[0], groups, c_out // groups, *size), wide)
+    for tap in product(*map(range, kernel)):
+        where = tuple(slice(k * d, k * d + (o - 1) * s + 1, s) for k, d, o, s in zip(tap, dilation, size, stride))
+        out += np.einsum("ngc...,goc->ngo...", x[(..., *where)], w[(..., *tap)])
+    out = out.reshape(x.shape[0], c_out, *size)
+    return out if bias is None else out + bias.astype(wide).reshape(-1, *(1,) * ndim)
+
+
+def error_bound(problem: Problem, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Largest difference that a float sum in any order may show against this reference, per output element.
+
+    gamma_n * sum |x||w| with n products and additions (Higham, "Accuracy and Stability of Numerical Algorithms", 2002,
+    section 3.1), n = c_in / groups * taps + 1; zero for integers.
+    """
+    if np.dtype(problem.dtype).kind != "f":
+        return np.zeros(problem.out_shape)
+    terms = problem.c_in // problem.groups * problem.taps + 2
+    unit = float(np.finfo(problem.dtype).eps) / 2
+    magnitude = conv_transpose(problem, np.abs(x), np.abs(weight), None if bias is None else np.abs(bias))
+    # float64 is compared with a float64 reference that rounds as well: twice the bound
+    factor = 2 if problem.dtype == "float64" else 1
+    return factor * terms * unit / (1 - terms * unit) * magnitude
+
+
+def _sizes(problem: Problem) -> tuple[tuple[int, ...], ...]:
+    return problem.in_size, problem.stride, problem.dilation, problem.kernel

@@ -1,0 +1,130 @@
+"""The register of variants: each file of ``variants/`` claims one name; tests, benchmarks, CLI and legends read it here.
+
+A variant is a class with the methods of ``Variant`` below it::
+
+    @variant("direct", title="gather", source="...", color="#0072B2", marker="o")
+    class Direct(Variant):
+        def prepare(self, problem, weight, bias): ...
+        def run(self, state, x, out): ...
+        def workspace_bytes(self, problem): ...
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv_bench.problem import Problem
+
+DEVICES = ("cpu", "cuda")
+_SPARE_COLORS = ("#882255", "#44AA99", "#DDCC77", "#AA4499", "#117733", "#88CCEE")
+
+
+class Variant:
+    """One algorithm behind the contract that tests, benchmarks and ``conv_transpose*d`` rely on."""
+
+    name: str
+    device: str
+    title: str
+    source: str
+    color: str
+    marker: str
+
+    def supports(self, problem: Problem) -> Literal[True] | str:
+        """True, or a sentence that says why not and names an alternative."""
+        return True
+
+    def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
+        """Everything that depends on problem, weight and bias alone; both arrays C-contiguous, copied where kept."""
+        raise NotImplementedError
+
+    def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
+        """Write every element of ``out`` (``problem.out_shape``, C-contiguous) from ``x`` (``problem.x_shape``, the same)."""
+        raise NotImplementedError
+
+    def prepared_bytes(self, problem: Problem) -> int:
+        """Bytes that ``prepare`` keeps: packed weights or the matrix."""
+        raise NotImplementedError
+
+    def workspace_bytes(self, problem: Problem) -> int:
+        """Bytes that ``run`` allocates at its peak beyond input, prepared state and output."""
+        raise NotImplementedError
+
+
+_VARIANTS: dict[tuple[str, str], Variant] = {}
+
+
+def variant(
+    name: str,
+    *,
+    device: str = "cpu",
+    title: str,
+    source: str,
+    supports: Callable[[Problem], Literal[True] | str] | None = None,
+    color: str | None = None,
+    marker: str = "o",
+) -> Callable[[type[Variant]], type[Variant]]:
+    """Class decorator that registers a variant; a second claim of a name on a device is a ValueError.
+
+    Args:
+        name: what users pass as ``method``.
+        device: "cpu" or "cuda".
+        title: three or four words for tables and legends.
+        source: the paper or formula it follows.
+        supports: problem -> True or a sentence; default: the class's own method.
+        color, marker: in every figure; a colour that no other variant has is chosen by default.
+    """
+
+    def register(cls: type[Variant]) -> type[Variant]:
+        if device not in DEVICES:
+            raise ValueError(f"device is {device!r}, valid devices are {', '.join(DEVICES)}")
+        if (name, device) in _VARIANTS:
+            raise ValueError(f"variant {name!r} on {device} is already registered by {type(_VARIANTS[name, device]).__name__}")
+        used = {entry.color for entry in _VARIANTS.values()}
+        spare = next((c for c in _SPARE_COLORS if c not in used), "#555555")
+        entry = cls()
+        entry.name, entry.device, entry.title, entry.source = name, device, title, source
+        entry.color, entry.marker = color or spare, marker
+        if supports is not None:
+            entry.supports = supports  # type: ignore[method-assign]
+        _VARIANTS[name, device] = entry
+        return cls
+
+    return register
+
+
+def _load() -> None:
+    package = importlib.import_module("tconv_bench.variants")
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"tconv_bench.variants.{module.name}")
+
+
+def methods(device: str = "cpu") -> list[str]:
+    """Names of the registered variants of a device, sorted; each is valid as ``method``.
+
+    >>> methods()
+    ['col2im', 'direct', 'matmul', 'scatter_add', 'zero_insertion']
+    """
+    if device not in DEVICES:
+        raise ValueError(f"device is {device!r}, valid devices are {', '.join(DEVICES)}")
+    _load()
+    return sorted(name for name, where in _VARIANTS if where == device)
+
+
+def get(name: str, device: str = "cpu") -> Variant:
+    """The variant of a name; ValueError lists the valid names."""
+    names = methods(device)
+    if name not in names:
+        raise ValueError(f"method is {name!r}, valid methods on {device} are {', '.join(['auto', *names])}")
+    return _VARIANTS[name, device]
+
+
+def output_dtype_matches(problem: Problem, array: NDArray[Any]) -> bool:
+    """Whether an array has the problem's dtype in native byte order."""
+    return bool(array.dtype == np.dtype(problem.dtype) and array.dtype.isnative)

@@ -1,0 +1,81 @@
+"""What the blocked variants share: packed weights, the choice of vector axis, and the way from a block to the output.
+
+A block holds the outputs of one task while its sums grow. Its vectors run over pixels ("rows": ``[channel][phase][pixel]``)
+or over channels ("columns": ``[phase][pixel][channel]``). Output pixel ``stride*j + phase`` of an axis is element ``j`` of
+its phase, so within a phase neighbouring outputs read neighbouring inputs and every vector is contiguous.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv_bench import simd
+from tconv_bench.jit import kernel
+from tconv_bench.problem import Problem
+
+BLOCK_BYTES = 24 * 1024  # half of a 48 KiB L1, and all but the weights' share of a 32 KiB one
+
+
+def pack_weight(problem: Problem, weight: NDArray[Any]) -> NDArray[Any]:
+    """(C_in, C_out//g, *kernel) -> (g, taps, C_in//g, C_out//g): a tap's matrix is contiguous, output channels innermost."""
+    g = problem.groups
+    split = weight.reshape(g, problem.c_in // g, problem.c_out // g, problem.taps)
+    return np.ascontiguousarray(split.transpose(0, 3, 1, 2))
+
+
+def bias_or_zeros(problem: Problem, bias: NDArray[Any] | None) -> NDArray[Any]:
+    """A copy of the bias, or zeros."""
+    return np.zeros(problem.c_out, problem.dtype) if bias is None else bias.copy()
+
+
+def lane_share(length: int, itemsize: int) -> float:
+    """Part of the vector lanes that ``length`` contiguous elements fill."""
+    lanes = simd.VECTOR_BYTES // itemsize
+    return length / (-(-length // lanes) * lanes)
+
+
+def vectors_over_pixels(pixels: int, channels: int, itemsize: int) -> bool:
+    """Whether a row of ``pixels`` fills the vectors at least as well as ``channels`` do."""
+    return lane_share(pixels, itemsize) >= lane_share(channels, itemsize)
+
+
+@kernel
+def fill_block(block, over_pixels, channels, pixels, first_channel, bias):
+    """Start every sum of a block at its channel's bias; ``pixels`` counts phases times pixels per phase."""
+    if over_pixels:
+        for c in range(channels):
+            block[c * pixels : (c + 1) * pixels] = bias[first_channel + c]
+    else:
+        for p in range(pixels):
+            for c in range(channels):
+                block[p * channels + c] = bias[first_channel + c]
+
+
+@kernel
+def store_row(block, at, over_pixels, channels, pixels, phase_pixels, stride, out, out_at, out_channel, first, last):
+    """Interleave a block's phases into ``out[first:last]`` of each channel's row: pixel ``stride*j + phase`` is ``[phase][j]``.
+
+    ``first`` is a multiple of the stride; ``at`` is the row's place in the block, ``out_at`` the first channel's row in
+    ``out``, ``out_channel`` the distance between channels there.
+    """
+    for c in range(channels):
+        to = out_at + c * out_channel
+        for phase in range(stride):
+            count = (last - first - phase + stride - 1) // stride
+            if over_pixels:
+                source = at + c * pixels + phase * phase_pixels
+                for j in range(count):
+                    out[to + first + phase + stride * j] = block[source + j]
+            else:
+                source = at + phase * phase_pixels * channels + c
+                for j in range(count):
+                    out[to + first + phase + stride * j] = block[source + j * channels]
+
+
+def threads() -> int:
+    """Threads that a parallel kernel runs on now."""
+    return int(numba.get_num_threads())

@@ -1,0 +1,134 @@
+"""Gather: each output pixel collects the taps of its own phase, and nothing else.
+
+::
+
+    out[o, q] = bias[o] + sum over k with (q + pad - k*dilation) % stride == 0, and over c, of
+                x[c, (q + pad - k*dilation) // stride] * weight[c, o, k]
+
+Cost: exactly the useful products (``Problem.flops``), each output row written once, no buffer but one block of partial sums
+per thread. Each task owns a piece of one output row for a block of output channels and adds tap after tap, a small matrix
+product over the input channels whose contiguous axis runs along the row (or along the channels where rows are short).
+
+Source: Dumoulin & Visin, arXiv:1603.07285, section 4.6 read from the output's side; the phase of an output pixel is the
+polyphase component of Vaidyanathan, "Multirate Systems and Filter Banks", 1993, section 4.3.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from tconv_bench.jit import kernel
+from tconv_bench.problem import Geometry, Problem
+from tconv_bench.registry import Variant, variant
+from tconv_bench.simd import rank_k
+from tconv_bench.variants import _blocks
+
+
+class _Tiling(NamedTuple):
+    over_pixels: bool
+    channels: int  # output channels of a task
+    phase_pixels: int  # pixels per phase of a task
+
+
+def _tiling(problem: Problem) -> _Tiling:
+    g, size = problem.geometry, problem.itemsize
+    c_out = g.c_out // g.groups
+    row = -(-g.ox // g.sx)
+    over_pixels = _blocks.vectors_over_pixels(min(row, g.ix), c_out, size)
+    channels = min(c_out, 24 if over_pixels else 256 // size)
+    room = max(1, _blocks.BLOCK_BYTES // (size * channels * g.sx))
+    pieces = -(-row // room)
+    return _Tiling(over_pixels, channels, -(-row // pieces))
+
+
+@kernel
+def _row_task(task, g: Geometry, tiling, x, weight, bias, out):
+    c_in, c_out = g.c_in // g.groups, g.c_out // g.groups
+    channel_blocks = (c_out + tiling.channels - 1) // tiling.channels
+    width = tiling.phase_pixels
+    pieces = ((g.ox + g.sx - 1) // g.sx + width - 1) // width
+    task, piece = divmod(task, pieces)
+    task, oy = divmod(task, g.oy)
+    task, oz = divmod(task, g.oz)
+    task, channel_block = divmod(task, channel_blocks)
+    n, group = divmod(task, g.groups)
+
+    co = channel_block * tiling.channels
+    channels = min(tiling.channels, c_out - co)
+    first_j = piece * width
+    pixels = g.sx * width
+    in_plane = g.iz * g.iy * g.ix
+    x_at = (n * g.c_in + group * c_in) * in_plane
+    block = np.empty(channels * pixels, out.dtype)
+    _blocks.fill_block(block, tiling.over_pixels, channels, pixels, group * c_out + co, bias)
+    for kz in range(g.kz):
+        iz, off_phase = divmod(oz + g.pz - kz * g.dz, g.sz)
+        if off_phase != 0 or iz < 0 or iz >= g.iz:
+            continue
+        for ky in range(g.ky):
+            iy, off_phase = divmod(oy + g.py - ky * g.dy, g.sy)
+            if off_phase != 0 or iy < 0 or iy >= g.iy:
+                continue
+            row_at = x_at + (iz * g.iy + iy) * g.ix
+            for kx in range(g.kx):
+                # input pixel i reaches element i + shift of the tap's phase
+                shift, phase = divmod(kx * g.dx - g.px, g.sx)
+                phase_end = min(first_j + width, (g.ox - phase + g.sx - 1) // g.sx)
+                first_i = max(0, first_j - shift)
+                count = min(g.ix, phase_end - shift) - first_i
+                if count <= 0:
+                    continue
+                j = phase * width + first_i + shift - first_j
+                tap_at = ((group * g.kz + kz) * g.ky + ky) * g.kx + kx
+                w_at = tap_at * c_in * c_out + co
+                if tiling.over_pixels:
+                    rank_k(channels, count, c_in, weight, w_at, 1, c_out, x, row_at + first_i, in_plane, block, j, pixels, True)
+                else:
+                    rank_k(count, channels, c_in, x, row_at + first_i, 1, in_plane, weight, w_at, c_out,
+                           block, j * channels, channels, True)  # fmt: skip
+    out_at = (((n * g.c_out + group * c_out + co) * g.oz + oz) * g.oy + oy) * g.ox
+    first = first_j * g.sx
+    last = min(g.ox, first + pixels)
+    _blocks.store_row(
+        block, 0, tiling.over_pixels, channels, pixels, width, g.sx, out, out_at, g.oz * g.oy * g.ox, first, last
+    )
+
+
+@kernel(parallel=True)
+def _gather(tasks, g, tiling, x, weight, bias, out):
+    for task in prange(tasks):
+        _row_task(np.int64(task), g, tiling, x, weight, bias, out)
+
+
+@variant(
+    "direct",
+    title="gather (direct)",
+    source="Dumoulin & Visin 2016, section 4.6, from the output's side",
+    color="#0072B2",
+    marker="o",
+)
+class Direct(Variant):
+    """Each output pixel collects its taps."""
+
+    def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
+        t = _tiling(problem)
+        g = problem.geometry
+        pieces = -(-(-(-g.ox // g.sx)) // t.phase_pixels)
+        blocks = -(-(g.c_out // g.groups) // t.channels)
+        tasks = g.n * g.groups * blocks * g.oz * g.oy * pieces
+        return tasks, g, t, _blocks.pack_weight(problem, weight).ravel(), _blocks.bias_or_zeros(problem, bias)
+
+    def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
+        tasks, g, tiling, weight, bias = state
+        _gather(tasks, g, tiling, x.reshape(-1), weight, bias, out.reshape(-1))
+
+    def prepared_bytes(self, problem: Problem) -> int:
+        return problem.itemsize * (int(np.prod(problem.weight_shape)) + problem.c_out)
+
+    def workspace_bytes(self, problem: Problem) -> int:
+        t = _tiling(problem)
+        return _blocks.threads() * problem.itemsize * t.channels * t.phase_pixels * problem.geometry.sx
