@@ -32,6 +32,7 @@ class _Tiling(NamedTuple):
     over_pixels: bool
     channels: int  # output channels of a task
     phase_pixels: int  # pixels per phase of a task
+    packs_row: bool
 
 
 def _tiling(problem: Problem) -> _Tiling:
@@ -42,7 +43,13 @@ def _tiling(problem: Problem) -> _Tiling:
     channels = min(c_out, 24 if over_pixels else 256 // size)
     room = max(1, _blocks.BLOCK_BYTES // (size * channels * g.sx))
     pieces = -(-row // room)
-    return _Tiling(over_pixels, channels, -(-row // pieces))
+    packs = _blocks.packs_row(over_pixels, channels, g.c_in // g.groups, size * problem.in_pixels)
+    return _Tiling(over_pixels, channels, -(-row // pieces), packs)
+
+
+def _tasks(g: Geometry, t: _Tiling) -> int:
+    pieces = -(-(-(-g.ox // g.sx)) // t.phase_pixels)
+    return g.n * g.groups * -(-(g.c_out // g.groups) // t.channels) * g.oz * g.oy * pieces
 
 
 @kernel
@@ -65,6 +72,8 @@ def _row_task(task, g: Geometry, tiling, x, weight, bias, out):
     x_at = (n * g.c_in + group * c_in) * in_plane
     block = np.empty(channels * pixels, out.dtype)
     _blocks.fill_block(block, tiling.over_pixels, channels, pixels, group * c_out + co, bias)
+    low, high = _blocks.input_reach(first_j, width, g.ix, g.kx, g.sx, g.px, g.dx)
+    row = np.empty(c_in * (high - low) if tiling.packs_row else 0, out.dtype)
     for kz in range(g.kz):
         iz, off_phase = divmod(oz + g.pz - kz * g.dz, g.sz)
         if off_phase != 0 or iz < 0 or iz >= g.iz:
@@ -74,6 +83,8 @@ def _row_task(task, g: Geometry, tiling, x, weight, bias, out):
             if off_phase != 0 or iy < 0 or iy >= g.iy:
                 continue
             row_at = x_at + (iz * g.iy + iy) * g.ix
+            if tiling.packs_row:
+                _blocks.pack_row(x, row_at + low, in_plane, c_in, high - low, row)
             for kx in range(g.kx):
                 # input pixel i reaches element i + shift of the tap's phase
                 shift, phase = divmod(kx * g.dx - g.px, g.sx)
@@ -85,7 +96,10 @@ def _row_task(task, g: Geometry, tiling, x, weight, bias, out):
                 j = phase * width + first_i + shift - first_j
                 tap_at = ((group * g.kz + kz) * g.ky + ky) * g.kx + kx
                 w_at = tap_at * c_in * c_out + co
-                if tiling.over_pixels:
+                if tiling.packs_row:
+                    rank_k(channels, count, c_in, weight, w_at, 1, c_out, row, first_i - low, high - low,
+                           block, j, pixels, True)  # fmt: skip
+                elif tiling.over_pixels:
                     rank_k(channels, count, c_in, weight, w_at, 1, c_out, x, row_at + first_i, in_plane, block, j, pixels, True)
                 else:
                     rank_k(count, channels, c_in, x, row_at + first_i, 1, in_plane, weight, w_at, c_out,
@@ -115,12 +129,8 @@ class Direct(Variant):
     """Each output pixel collects its taps."""
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
-        t = _tiling(problem)
-        g = problem.geometry
-        pieces = -(-(-(-g.ox // g.sx)) // t.phase_pixels)
-        blocks = -(-(g.c_out // g.groups) // t.channels)
-        tasks = g.n * g.groups * blocks * g.oz * g.oy * pieces
-        return tasks, g, t, _blocks.pack_weight(problem, weight).ravel(), _blocks.bias_or_zeros(problem, bias)
+        g, t = problem.geometry, _tiling(problem)
+        return _tasks(g, t), g, t, _blocks.pack_weight(problem, weight).ravel(), _blocks.bias_or_zeros(problem, bias)
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
         tasks, g, tiling, weight, bias = state
@@ -130,5 +140,6 @@ class Direct(Variant):
         return problem.itemsize * (int(np.prod(problem.weight_shape)) + problem.c_out)
 
     def workspace_bytes(self, problem: Problem) -> int:
-        t = _tiling(problem)
-        return _blocks.threads() * problem.itemsize * t.channels * t.phase_pixels * problem.geometry.sx
+        g, t = problem.geometry, _tiling(problem)
+        row = g.c_in // g.groups * min(g.ix, t.phase_pixels + g.kx * g.dx // g.sx + 1) if t.packs_row else 0
+        return min(_blocks.threads(), _tasks(g, t)) * problem.itemsize * (t.channels * t.phase_pixels * g.sx + row)

@@ -1,0 +1,151 @@
+"""The convolution as a matrix: ``C @ x`` convolves, ``C.T @ y`` is the transposed convolution.
+
+Row r of C holds the kernel at the input pixels that output pixel r of the convolution reads; all pixels are numbered in C
+order. Every tap that lies inside the input is an entry, also where its weight is zero, so that the pattern depends on the
+shapes alone and a NaN reaches exactly the sums it belongs to.
+
+Source: Dumoulin & Visin, arXiv:1603.07285, section 4.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from numba import prange
+from numpy.typing import ArrayLike, NDArray
+
+from tconv_bench.jit import kernel
+from tconv_bench.problem import DTYPES, Geometry, Problem, output_shape, padding_pairs, per_axis
+
+
+@kernel
+def _taps_meeting(o, in_size, taps, stride, pad, dilation):
+    """Taps of one axis through which an output pixel of the transposed convolution is reached."""
+    count = 0
+    for k in range(taps):
+        i, between = divmod(o + pad - k * dilation, stride)
+        if between == 0 and 0 <= i < in_size:
+            count += 1
+    return count
+
+
+@kernel(parallel=True)
+def _row_lengths(rows, g: Geometry, c_in, lengths):
+    """lengths[r + 1] = entries of row r of the transposed matrix (rows: channel, z, y, x of the output)."""
+    for r in prange(rows):
+        rest, ox = divmod(np.int64(r), g.ox)
+        rest, oy = divmod(rest, g.oy)
+        oz = rest % g.oz
+        meeting = _taps_meeting(oz, g.iz, g.kz, g.sz, g.pz, g.dz)
+        meeting *= _taps_meeting(oy, g.iy, g.ky, g.sy, g.py, g.dy)
+        lengths[r + 1] = meeting * _taps_meeting(ox, g.ix, g.kx, g.sx, g.px, g.dx) * c_in
+
+
+@kernel
+def _fill_row(r, g, weight, indptr, indices, data):
+    c_in, c_out = g.c_in // g.groups, g.c_out // g.groups
+    taps = g.kz * g.ky * g.kx
+    rest, ox = divmod(r, g.ox)
+    rest, oy = divmod(rest, g.oy)
+    co, oz = divmod(rest, g.oz)
+    group, o = divmod(co, c_out)
+    at = indptr[r]
+    for c in range(group * c_in, (group + 1) * c_in):
+        # taps downwards: input pixels, and with them the column indices, upwards
+        for kz in range(g.kz - 1, -1, -1):
+            iz, between = divmod(oz + g.pz - kz * g.dz, g.sz)
+            if between != 0 or iz < 0 or iz >= g.iz:
+                continue
+            for ky in range(g.ky - 1, -1, -1):
+                iy, between = divmod(oy + g.py - ky * g.dy, g.sy)
+                if between != 0 or iy < 0 or iy >= g.iy:
+                    continue
+                for kx in range(g.kx - 1, -1, -1):
+                    ix, between = divmod(ox + g.px - kx * g.dx, g.sx)
+                    if between != 0 or ix < 0 or ix >= g.ix:
+                        continue
+                    indices[at] = ((c * g.iz + iz) * g.iy + iy) * g.ix + ix
+                    data[at] = weight[(c * c_out + o) * taps + (kz * g.ky + ky) * g.kx + kx]
+                    at += 1
+
+
+@kernel(parallel=True)
+def _fill(rows, g, weight, indptr, indices, data):
+    for r in prange(rows):
+        _fill_row(np.int64(r), g, weight, indptr, indices, data)
+
+
+def entries(problem: Problem) -> int:
+    """Entries of the matrix of one image: every useful product has one."""
+    return problem.c_in * (problem.c_out // problem.groups) * problem.meetings
+
+
+def index_dtype(problem: Problem) -> np.dtype[Any]:
+    """32-bit indices where they can count the entries, as scipy.sparse chooses."""
+    return np.dtype(np.int32 if entries(problem) < 2**31 else np.int64)
+
+
+def transposed_matrix(problem: Problem, weight: NDArray[Any]) -> scipy.sparse.csr_array:
+    """``C.T`` of a whole layer as CSR: (c_out * out_pixels, c_in * in_pixels), columns sorted within each row."""
+    g = problem.geometry
+    rows, index = problem.c_out * problem.out_pixels, index_dtype(problem)
+    indptr = np.zeros(rows + 1, np.int64)
+    _row_lengths(rows, g, g.c_in // g.groups, indptr)
+    np.cumsum(indptr, out=indptr)
+    indptr = indptr.astype(index)
+    indices, data = np.empty(indptr[-1], index), np.empty(indptr[-1], weight.dtype)
+    _fill(rows, g, weight.reshape(-1), indptr, indices, data)
+    matrix = scipy.sparse.csr_array((data, indices, indptr), shape=(rows, problem.c_in * problem.in_pixels))
+    matrix.has_sorted_indices = matrix.has_canonical_format = True
+    return matrix
+
+
+def convolution_matrix(
+    input_shape: Any, kernel: ArrayLike, stride: Any = 1, padding: Any = 0, dilation: Any = 1
+) -> scipy.sparse.csr_array:
+    """The matrix C of an ordinary convolution of one channel, as a scipy.sparse CSR array.
+
+    Args:
+        input_shape: the convolution's spatial input size, 1 to 3 integers (or one integer for one axis).
+        kernel: its weights, of as many axes, a dtype among float32, float64 and the integers.
+        stride, dilation: an integer, or one per axis.
+        padding: zeros around the input: an integer, one per axis, or one (before, after) pair per axis.
+
+    Returns:
+        C of shape (output pixels, input pixels) in the kernel's dtype: ``C @ x.ravel()`` is the convolution of ``x``,
+        ``C.T @ y.ravel()`` the transposed convolution of ``y``.
+
+    Raises:
+        ValueError, TypeError: as ``conv_transpose2d`` does.
+
+    Source: Dumoulin & Visin, arXiv:1603.07285, section 4.1.
+
+    >>> convolution_matrix((3,), [1, 2]).toarray()
+    array([[1, 2, 0],
+           [0, 1, 2]])
+    """
+    weights = np.asarray(kernel)
+    if weights.dtype.name not in DTYPES:
+        raise TypeError(f"kernel has dtype {weights.dtype}, but must be one of {', '.join(DTYPES)}")
+    ndim = weights.ndim
+    if not 1 <= ndim <= 3:
+        raise ValueError(f"kernel has {ndim} axes, but must have 1, 2 or 3")
+    shape = per_axis((input_shape,) if np.ndim(input_shape) == 0 else input_shape, ndim, "input_shape", 1)
+    pairs, steps = padding_pairs(padding, ndim), per_axis(stride, ndim, "stride", 1)
+    dilations = per_axis(dilation, ndim, "dilation", 1)
+    spans = [i + sum(p) - d * (k - 1) - 1 for i, p, d, k in zip(shape, pairs, dilations, weights.shape)]
+    if min(spans) < 0:
+        raise ValueError(
+            f"the convolution's output would be empty: input_shape is {shape}, padding {pairs}, dilation {dilations}, "
+            f"but the kernel's size is {weights.shape}"
+        )
+    size = tuple(span // s + 1 for span, s in zip(spans, steps))
+    # Input pixels past the last stamp are the transposed convolution's output padding; a stride larger than the
+    # dilation is what makes them, so the Problem below is always a valid one.
+    extra = tuple(span % s for span, s in zip(spans, steps))
+    assert output_shape(size, weights.shape, steps, pairs, extra, dilations) == shape
+    problem = Problem(1, 1, size, 1, weights.shape, steps, pairs, extra, 1, dilations, weights.dtype.name)
+    native = np.ascontiguousarray(weights, dtype=weights.dtype.newbyteorder("="))
+    return transposed_matrix(problem, native.reshape(problem.weight_shape)).T.tocsr()

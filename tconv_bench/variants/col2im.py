@@ -1,0 +1,175 @@
+"""GEMM, then overlap-add: every stamp is computed into a column buffer first, then the columns are added up.
+
+::
+
+    cols[(o, k), i] = sum over c of weight[c, (o, k)] * x[c, i]                  one matrix product
+    out[o, i*stride + k*dilation - pad] += cols[(o, k), i]                       col2im
+
+Cost: ``2 * n * c_in * c_out / groups * taps * in_pixels`` operations in the best shape for a GEMM, plus writing and reading
+``c_out * taps * in_pixels`` columns per image, which is what hurts where the kernel is large or the channels few. Columns of
+several images are one product, so that a batch of small images fills the vectors. What Caffe, PyTorch's native path and ONNX
+Runtime do.
+
+Source: Chellapilla et al., "High Performance Convolutional Neural Networks for Document Processing", 2006, transposed;
+packing after Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 2008.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from tconv_bench import simd
+from tconv_bench.jit import kernel
+from tconv_bench.problem import Geometry, Problem
+from tconv_bench.registry import Variant, variant
+from tconv_bench.simd import rank_k
+from tconv_bench.variants import _blocks
+
+CHUNK_BYTES = 64 * 2**20  # columns held at once; those of one image where they alone are more
+MR = simd.MR
+
+
+class _Tiling(NamedTuple):
+    images: int  # images whose columns are held at once
+    columns: int  # columns of a GEMM task, packed together
+    panels: int  # panels of MR weight rows of a GEMM task
+
+
+def _tiling(problem: Problem) -> _Tiling:
+    g, size = problem.geometry, problem.itemsize
+    rows = g.c_out // g.groups * problem.taps
+    image = size * g.c_out * problem.taps * problem.in_pixels
+    images = max(1, min(g.n, CHUNK_BYTES // image))
+    columns = min(images * problem.in_pixels, simd.NV * simd.VECTOR_BYTES // size)
+    panels = -(-rows // MR)
+    column_tasks = g.groups * -(-images * problem.in_pixels // columns)
+    # Splitting the rows packs the columns again: only while tasks are few and a part keeps at least 16 panels.
+    parts = max(1, min(-(-64 // column_tasks), panels // 16))
+    return _Tiling(images, columns, -(-panels // parts))
+
+
+@kernel
+def _gemm_task(task, g, tiling, images, x, weight, cols):
+    c_in = g.c_in // g.groups
+    rows = g.c_out // g.groups * g.kz * g.ky * g.kx
+    pixels = g.iz * g.iy * g.ix
+    all_columns = images * pixels
+    panels = (rows + MR - 1) // MR
+    task, part = divmod(task, (panels + tiling.panels - 1) // tiling.panels)
+    group, block = divmod(task, (all_columns + tiling.columns - 1) // tiling.columns)
+
+    first = block * tiling.columns
+    count = min(tiling.columns, all_columns - first)
+    packed = np.empty(c_in * count, x.dtype)
+    done = 0
+    while done < count:
+        n, pixel = divmod(first + done, pixels)
+        run = min(count - done, pixels - pixel)
+        source = (n * g.c_in + group * c_in) * pixels + pixel
+        for c in range(c_in):
+            for j in range(run):
+                packed[c * count + done + j] = x[source + c * pixels + j]
+        done += run
+    for panel in range(part * tiling.panels, min(panels, (part + 1) * tiling.panels)):
+        row = panel * MR
+        height = min(MR, rows - row)
+        rank_k(height, count, c_in, weight, (group * rows + row) * c_in, 1, height, packed, 0, count,
+               cols, (group * rows + row) * all_columns + first, all_columns, False)  # fmt: skip
+
+
+@kernel(parallel=True)
+def _gemm(tasks, g, tiling, images, x, weight, cols):
+    for task in prange(tasks):
+        _gemm_task(np.int64(task), g, tiling, images, x, weight, cols)
+
+
+@kernel
+def _add_slice(to, to_at, source, source_at, count):
+    for j in range(count):
+        to[to_at + j] += source[source_at + j]
+
+
+@kernel
+def _overlap_row(task, g, images, cols, bias, out):
+    """One output row of one channel: its columns are added phase by phase, then interleaved."""
+    rest, oy = divmod(task, g.oy)
+    rest, oz = divmod(rest, g.oz)
+    n, co = divmod(rest, g.c_out)
+    width = (g.ox + g.sx - 1) // g.sx
+    row = np.empty(g.sx * width, out.dtype)
+    row[:] = bias[co]
+    pixels = g.iz * g.iy * g.ix
+    for kz in range(g.kz):
+        iz, off_phase = divmod(oz + g.pz - kz * g.dz, g.sz)
+        if off_phase != 0 or iz < 0 or iz >= g.iz:
+            continue
+        for ky in range(g.ky):
+            iy, off_phase = divmod(oy + g.py - ky * g.dy, g.sy)
+            if off_phase != 0 or iy < 0 or iy >= g.iy:
+                continue
+            at = n * pixels + (iz * g.iy + iy) * g.ix
+            for kx in range(g.kx):
+                shift, phase = divmod(kx * g.dx - g.px, g.sx)
+                first = max(0, -shift)
+                count = min(g.ix, (g.ox - phase + g.sx - 1) // g.sx - shift) - first
+                column = (((co * g.kz + kz) * g.ky + ky) * g.kx + kx) * images * pixels + at + first
+                _add_slice(row, phase * width + first + shift, cols, column, count)
+    _blocks.store_row(row, 0, True, 1, g.sx * width, width, g.sx, out, task * g.ox, 0, 0, g.ox)
+
+
+@kernel(parallel=True)
+def _overlap_add(tasks, g, images, cols, bias, out):
+    for task in prange(tasks):
+        _overlap_row(np.int64(task), g, images, cols, bias, out)
+
+
+def _pack_panels(problem: Problem, weight: NDArray[Any]) -> NDArray[Any]:
+    """(C_in, C_out//g, *kernel) -> per group and panel of MR rows (o, k): ``[C_in//g][MR]``, the last panel narrower."""
+    g = problem.groups
+    rows = problem.c_out // g * problem.taps
+    matrix = weight.reshape(g, problem.c_in // g, rows)
+    whole = rows // MR * MR
+    panels = matrix[:, :, :whole].reshape(g, problem.c_in // g, whole // MR, MR).transpose(0, 2, 1, 3)
+    parts = [panels.reshape(g, -1), matrix[:, :, whole:].reshape(g, -1)]
+    return np.ascontiguousarray(np.concatenate(parts, axis=1)).ravel()
+
+
+@variant(
+    "col2im",
+    title="GEMM + col2im",
+    source="Chellapilla et al. 2006, transposed",
+    color="#CC79A7",
+    marker="D",
+)
+class Col2im(Variant):
+    """One matrix product into columns, then overlap-add."""
+
+    def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
+        return problem, _tiling(problem), _pack_panels(problem, weight), _blocks.bias_or_zeros(problem, bias)
+
+    def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
+        problem, tiling, weight, bias = state
+        g: Geometry = problem.geometry
+        rows = g.c_out // g.groups * problem.taps
+        row_parts = -(-(-(-rows // MR)) // tiling.panels)
+        cols = np.empty(g.groups * rows * tiling.images * problem.in_pixels, x.dtype)
+        for first in range(0, g.n, tiling.images):
+            part = x[first : first + tiling.images]
+            images = len(part)
+            blocks = -(-images * problem.in_pixels // tiling.columns)
+            _gemm(g.groups * blocks * row_parts, g, tiling, images, part.reshape(-1), weight, cols)
+            _overlap_add(images * g.c_out * g.oz * g.oy, g, images, cols, bias, out[first : first + images].reshape(-1))
+
+    def prepared_bytes(self, problem: Problem) -> int:
+        return problem.itemsize * (int(np.prod(problem.weight_shape)) + problem.c_out)
+
+    def workspace_bytes(self, problem: Problem) -> int:
+        g, t = problem.geometry, _tiling(problem)
+        columns = g.c_out * problem.taps * t.images * problem.in_pixels
+        packed = g.c_in // g.groups * t.columns
+        row = g.sx * -(-g.ox // g.sx)
+        return problem.itemsize * (columns + _blocks.threads() * max(packed, row))

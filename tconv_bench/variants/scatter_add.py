@@ -1,0 +1,170 @@
+"""Scatter-add: each input pixel stamps its kernel on the output, overlapping stamps add up.
+
+::
+
+    for every input pixel i, channel c and tap k:   out[o, i*stride + k*dilation - pad] += x[c, i] * weight[c, o, k]
+
+Cost: exactly the useful products (``Problem.flops``); every stamp reads and writes its outputs, so the outputs under a task,
+a band of output rows for a block of output channels, stay in a buffer until all stamps are down. Stamps of one input row
+with one tap do not overlap: they are one small matrix product over the input channels. Each band receives its stamps in the
+order of the input rows and taps, whoever computes it, so the sums are the same from run to run and for any thread count,
+with no atomics and no race.
+
+Source: the stamp-and-add picture of the second background text; Zeiler et al., "Deconvolutional Networks", CVPR 2010.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from tconv_bench.jit import kernel
+from tconv_bench.problem import Geometry, Problem
+from tconv_bench.registry import Variant, variant
+from tconv_bench.simd import rank_k
+from tconv_bench.variants import _blocks
+
+BAND_BYTES = 256 * 1024  # a band's sums in the second-level cache, beside the weights they take
+MIN_TASKS = 64  # bands are cut finer than the cache asks for while there are fewer tasks than this
+
+
+class _Tiling(NamedTuple):
+    over_pixels: bool
+    channels: int  # output channels of a task
+    phase_pixels: int  # pixels per phase of a task
+    rows: int  # output rows of a task, counted over z and y together
+    packs_row: bool
+
+
+def _tiling(problem: Problem) -> _Tiling:
+    g, size = problem.geometry, problem.itemsize
+    c_out = g.c_out // g.groups
+    row = -(-g.ox // g.sx)
+    over_pixels = _blocks.vectors_over_pixels(min(row, g.ix), c_out, size)
+    channels = min(c_out, 24 if over_pixels else 256 // size)
+    pieces = -(-row // max(1, BAND_BYTES // (size * channels * g.sx)))
+    width = -(-row // pieces)
+    rows = max(1, min(g.oz * g.oy, BAND_BYTES // (size * channels * g.sx * width)))
+    others = max(1, g.n * g.groups * -(-c_out // channels) * pieces)
+    rows = max(1, min(rows, g.oz * g.oy * others // MIN_TASKS))
+    packs = _blocks.packs_row(over_pixels, channels, g.c_in // g.groups, size * problem.in_pixels)
+    return _Tiling(over_pixels, channels, width, rows, packs)
+
+
+def _tasks(g: Geometry, t: _Tiling) -> int:
+    pieces = -(-(-(-g.ox // g.sx)) // t.phase_pixels)
+    return g.n * g.groups * -(-(g.c_out // g.groups) // t.channels) * -(-(g.oz * g.oy) // t.rows) * pieces
+
+
+@kernel
+def _stamp_row(g, tiling, band, row_at, x, x_at, x_plane, weight, w_at, channels, first_j):
+    """Stamp one input row with one row of taps into the band's row at ``row_at``; pixel 0 stands at ``x_at``."""
+    c_in, c_out = g.c_in // g.groups, g.c_out // g.groups
+    width = tiling.phase_pixels
+    pixels = g.sx * width
+    for kx in range(g.kx):
+        # input pixel i stamps element i + shift of the tap's phase
+        shift, phase = divmod(kx * g.dx - g.px, g.sx)
+        phase_end = min(first_j + width, (g.ox - phase + g.sx - 1) // g.sx)
+        first_i = max(0, first_j - shift)
+        count = min(g.ix, phase_end - shift) - first_i
+        if count <= 0:
+            continue
+        j = phase * width + first_i + shift - first_j
+        tap_at = w_at + kx * c_in * c_out
+        if tiling.over_pixels:
+            rank_k(channels, count, c_in, weight, tap_at, 1, c_out, x, x_at + first_i, x_plane,
+                   band, row_at + j, pixels, True)  # fmt: skip
+        else:
+            rank_k(count, channels, c_in, x, x_at + first_i, 1, x_plane, weight, tap_at, c_out,
+                   band, row_at + j * channels, channels, True)  # fmt: skip
+
+
+@kernel
+def _band_task(task, g, tiling, x, weight, bias, out):
+    c_in, c_out = g.c_in // g.groups, g.c_out // g.groups
+    width = tiling.phase_pixels
+    pieces = ((g.ox + g.sx - 1) // g.sx + width - 1) // width
+    bands = (g.oz * g.oy + tiling.rows - 1) // tiling.rows
+    task, piece = divmod(task, pieces)
+    task, band_index = divmod(task, bands)
+    task, channel_block = divmod(task, (c_out + tiling.channels - 1) // tiling.channels)
+    n, group = divmod(task, g.groups)
+
+    co = channel_block * tiling.channels
+    channels = min(tiling.channels, c_out - co)
+    first_row = band_index * tiling.rows
+    rows = min(tiling.rows, g.oz * g.oy - first_row)
+    first_j = piece * width
+    pixels = g.sx * width
+    row_size = channels * pixels
+    band = np.empty(rows * row_size, out.dtype)
+    for row in range(rows):
+        part = band[row * row_size : (row + 1) * row_size]
+        _blocks.fill_block(part, tiling.over_pixels, channels, pixels, group * c_out + co, bias)
+    in_plane = g.iz * g.iy * g.ix
+    x_at = (n * g.c_in + group * c_in) * in_plane
+    low, high = _blocks.input_reach(first_j, width, g.ix, g.kx, g.sx, g.px, g.dx)
+    packed = np.empty(c_in * (high - low) if tiling.packs_row else 0, out.dtype)
+    for i in range(g.iz * g.iy):
+        iz, iy = divmod(i, g.iy)
+        is_packed = False
+        for tap_row in range(g.kz * g.ky):
+            kz, ky = divmod(tap_row, g.ky)
+            oz = iz * g.sz + kz * g.dz - g.pz
+            oy = iy * g.sy + ky * g.dy - g.py
+            row = oz * g.oy + oy - first_row
+            if oz < 0 or oz >= g.oz or oy < 0 or oy >= g.oy or row < 0 or row >= rows:
+                continue
+            w_at = (group * g.kz * g.ky + tap_row) * g.kx * c_in * c_out + co
+            if not tiling.packs_row:
+                _stamp_row(g, tiling, band, row * row_size, x, x_at + i * g.ix, in_plane, weight, w_at, channels, first_j)
+                continue
+            if not is_packed:
+                _blocks.pack_row(x, x_at + i * g.ix + low, in_plane, c_in, high - low, packed)
+                is_packed = True
+            _stamp_row(g, tiling, band, row * row_size, packed, -low, high - low, weight, w_at, channels, first_j)
+    out_plane = g.oz * g.oy * g.ox
+    out_at = (n * g.c_out + group * c_out + co) * out_plane + first_row * g.ox
+    first = first_j * g.sx
+    last = min(g.ox, first + pixels)
+    for row in range(rows):
+        _blocks.store_row(band, row * row_size, tiling.over_pixels, channels, pixels, width, g.sx,
+                          out, out_at + row * g.ox, out_plane, first, last)  # fmt: skip
+
+
+@kernel(parallel=True)
+def _scatter(tasks, g, tiling, x, weight, bias, out):
+    for task in prange(tasks):
+        _band_task(np.int64(task), g, tiling, x, weight, bias, out)
+
+
+@variant(
+    "scatter_add",
+    title="scatter-add (stamps)",
+    source="Zeiler et al. 2010; the stamp-and-add picture",
+    color="#009E73",
+    marker="^",
+)
+class ScatterAdd(Variant):
+    """Each input pixel stamps its kernel."""
+
+    def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
+        t = _tiling(problem)
+        packed = _blocks.pack_weight(problem, weight).ravel()
+        return _tasks(problem.geometry, t), problem.geometry, t, packed, _blocks.bias_or_zeros(problem, bias)
+
+    def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
+        tasks, g, tiling, weight, bias = state
+        _scatter(tasks, g, tiling, x.reshape(-1), weight, bias, out.reshape(-1))
+
+    def prepared_bytes(self, problem: Problem) -> int:
+        return problem.itemsize * (int(np.prod(problem.weight_shape)) + problem.c_out)
+
+    def workspace_bytes(self, problem: Problem) -> int:
+        g, t = problem.geometry, _tiling(problem)
+        row = g.c_in // g.groups * min(g.ix, t.phase_pixels + g.kx * g.dx // g.sx + 1) if t.packs_row else 0
+        return min(_blocks.threads(), _tasks(g, t)) * problem.itemsize * (t.channels * t.phase_pixels * g.sx * t.rows + row)

@@ -1,0 +1,103 @@
+"""Zero insertion: stretch the input by the stride, then convolve with the flipped kernel.
+
+::
+
+    stretched[c, i*stride + dilation*(K - 1) - pad] = x[c, i], 0 elsewhere, of size out + dilation*(K - 1)
+    out[o, q] = bias[o] + sum over c, k of stretched[c, q + k*dilation] * weight[c, o, K - 1 - k]
+
+Cost: ``2 * n * c_in * c_out / groups * taps * out_pixels`` operations, about stride^d times the useful ones, since most
+products meet an inserted zero; and the stretched images in memory. The way the first background text of this project ends,
+and what JAX's and TVM's CPU paths do. A NaN or infinity in the weights meets inserted zeros too and so spreads to outputs
+whose sums it does not belong to.
+
+Source: Dumoulin & Visin, arXiv:1603.07285, section 4.6 ("a convolution over the input with zeros inserted").
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from tconv_bench import forward
+from tconv_bench.jit import kernel
+from tconv_bench.problem import Geometry, Problem
+from tconv_bench.registry import Variant, variant
+from tconv_bench.variants import _blocks
+
+CHUNK_BYTES = 64 * 2**20  # stretched images held at once; one image where that alone is larger
+
+
+def _stretched_geometry(problem: Problem) -> Geometry:
+    """The plain convolution that follows: its input is the stretched and padded image."""
+    g = problem.geometry
+    size = {
+        "iz": g.oz + (g.kz - 1) * g.dz,
+        "iy": g.oy + (g.ky - 1) * g.dy,
+        "ix": g.ox + (g.kx - 1) * g.dx,
+    }
+    return g._replace(**size, sz=1, sy=1, sx=1, pz=0, py=0, px=0)
+
+
+def _images_per_chunk(problem: Problem, plain: Geometry) -> int:
+    image = problem.itemsize * plain.c_in * plain.iz * plain.iy * plain.ix
+    return max(1, min(problem.batch, CHUNK_BYTES // image))
+
+
+@kernel
+def _stretch_row(row, g, plain, x, stretched):
+    to = row * plain.ix
+    stretched[to : to + plain.ix] = 0
+    row, y = divmod(row, plain.iy)
+    plane, z = divmod(row, plain.iz)
+    iz, between_z = divmod(z - g.dz * (g.kz - 1) + g.pz, g.sz)
+    iy, between_y = divmod(y - g.dy * (g.ky - 1) + g.py, g.sy)
+    if between_z != 0 or between_y != 0 or iz < 0 or iz >= g.iz or iy < 0 or iy >= g.iy:
+        return
+    shift = g.dx * (g.kx - 1) - g.px
+    first = max(0, -(shift // g.sx))
+    last = min(g.ix, (plain.ix - 1 - shift) // g.sx + 1)
+    source = ((plane * g.iz + iz) * g.iy + iy) * g.ix
+    for i in range(first, last):
+        stretched[to + shift + i * g.sx] = x[source + i]
+
+
+@kernel(parallel=True)
+def _stretch(rows, g, plain, x, stretched):
+    for row in prange(rows):
+        _stretch_row(np.int64(row), g, plain, x, stretched)
+
+
+@variant(
+    "zero_insertion",
+    title="zero insertion + convolution",
+    source="Dumoulin & Visin 2016, section 4.6",
+    color="#E69F00",
+    marker="s",
+)
+class ZeroInsertion(Variant):
+    """Stretched input, then a direct convolution with the flipped kernel."""
+
+    def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
+        flipped = np.ascontiguousarray(_blocks.pack_weight(problem, weight)[:, ::-1])
+        plain = _stretched_geometry(problem)
+        return problem, plain, _images_per_chunk(problem, plain), flipped, _blocks.bias_or_zeros(problem, bias)
+
+    def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
+        problem, plain, images, weight, bias = state
+        stretched = np.empty((images, plain.c_in, plain.iz, plain.iy, plain.ix), x.dtype)
+        for first in range(0, problem.batch, images):
+            part = x[first : first + images]
+            n = len(part)
+            _stretch(n * plain.c_in * plain.iz * plain.iy, problem.geometry, plain, part.reshape(-1), stretched.reshape(-1))
+            forward.convolve(plain._replace(n=n), stretched[:n], weight, bias, out[first : first + images])
+
+    def prepared_bytes(self, problem: Problem) -> int:
+        return problem.itemsize * (int(np.prod(problem.weight_shape)) + problem.c_out)
+
+    def workspace_bytes(self, problem: Problem) -> int:
+        plain = _stretched_geometry(problem)
+        image = problem.itemsize * plain.c_in * plain.iz * plain.iy * plain.ix
+        return _images_per_chunk(problem, plain) * image + forward.workspace_bytes(plain, problem.itemsize)
