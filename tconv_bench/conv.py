@@ -14,11 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from tconv_bench import forward, registry
 from tconv_bench.problem import (
-    DTYPES,
+    ARRAY_DTYPES,
     Geometry,
     Problem,
     as_int,
     check_not_empty,
+    kernel_dtype,
     padding_pairs,
     per_axis,
 )
@@ -200,7 +201,7 @@ def _conv_transpose(
     method: str,
     out: NDArray[Any] | None,
 ) -> NDArray[Any]:
-    x, weight, bias = _arrays(x, weight, bias)
+    x, weight, bias, dtype = _arrays(x, weight, bias)
     batched = _check_ranks(ndim, x, weight, f"(C_in, C_out // groups, {_axes('K', ndim)})")
     if not batched:
         x = x[None]
@@ -217,13 +218,14 @@ def _conv_transpose(
     if supported is not True:
         raise NotImplementedError(f"method {method!r} can't serve {problem}: {supported}")
     shape = problem.out_shape if batched else problem.out_shape[1:]
-    _check_out(out, shape, (x, weight, bias))
-    result = out if out is not None and _is_plain(out) else np.empty(shape, x.dtype)
+    _check_out(out, shape, dtype, (x, weight, bias))
+    result = out if out is not None and _is_plain(out, x.dtype) else np.empty(shape, x.dtype)
     if result.size:
         entry.run(entry.prepare(problem, weight, bias), x, result.reshape(problem.out_shape))
-    if out is None or result is out:
-        return result
-    out[...] = result
+    if out is None:
+        return result.astype(dtype, copy=False)
+    if result is not out:
+        out[...] = result.astype(dtype, copy=False)
     return out
 
 
@@ -237,7 +239,7 @@ def _conv(
     dilation: Any,
     groups: int,
 ) -> NDArray[Any]:
-    x, weight, bias = _arrays(x, weight, bias)
+    x, weight, bias, dtype = _arrays(x, weight, bias)
     batched = _check_ranks(ndim, x, weight, f"(C_out, C_in // groups, {_axes('K', ndim)})")
     if not batched:
         x = x[None]
@@ -256,9 +258,7 @@ def _conv(
             raise ValueError(f"{name} is {sizes}, but every size must be >= 1")
     steps, dilations = per_axis(stride, ndim, "stride", 1), per_axis(dilation, ndim, "dilation", 1)
     pairs = padding_pairs(padding, ndim)
-    size = tuple(
-        (i + sum(p) - d * (k - 1) - 1) // s + 1 for i, p, d, k, s in zip(x.shape[2:], pairs, dilations, kernel, steps)
-    )
+    size = tuple((i + sum(p) - d * (k - 1) - 1) // s + 1 for i, p, d, k, s in zip(x.shape[2:], pairs, dilations, kernel, steps))
     check_not_empty(size)
     ones, zeros = (1,) * (3 - ndim), (0,) * (3 - ndim)
     g = Geometry(
@@ -270,24 +270,29 @@ def _conv(
     if out.size:
         zero_bias = np.zeros(c_out, x.dtype) if bias is None else bias
         forward.convolve(g, x, np.ascontiguousarray(packed), zero_bias, out)
-    return out if batched else out[0]
+    return (out if batched else out[0]).astype(dtype, copy=False)
 
 
 def _axes(letter: str, ndim: int) -> str:
     return ", ".join(f"{letter}{axis}" for axis in "DHW"[3 - ndim :])
 
 
-def as_kernel_array(value: ArrayLike, name: str) -> NDArray[Any]:
-    """``value`` as kernels take it: contiguous, aligned, native byte order, writable in type (and never written to)."""
+def _checked(value: ArrayLike, name: str) -> NDArray[Any]:
+    """``value`` as an array of a dtype that is served."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(value)")
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise TypeError(f"{name} can't be read as an array: {error}") from None
-    if array.dtype.name not in DTYPES:
-        raise TypeError(f"{name} has dtype {array.dtype}, but must be one of {', '.join(DTYPES)}")
-    array = np.require(array, array.dtype.newbyteorder("="), "CA")
+    if array.dtype.name not in ARRAY_DTYPES:
+        raise TypeError(f"{name} has dtype {array.dtype}, but must be one of {', '.join(ARRAY_DTYPES)}")
+    return array
+
+
+def _for_kernels(array: NDArray[Any]) -> NDArray[Any]:
+    """The array as kernels take it: contiguous, aligned, native, writable in type (and never written to)."""
+    array = np.require(array, kernel_dtype(array.dtype), ["C", "A"])
     return array if array.flags.writeable else _writable_view(array)
 
 
@@ -306,13 +311,15 @@ def _writable_view(array: NDArray[Any]) -> NDArray[Any]:
 
 def _arrays(
     x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
-    x, weight = as_kernel_array(x, "x"), as_kernel_array(weight, "weight")
-    bias = None if bias is None else as_kernel_array(bias, "bias")
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, np.dtype[Any]]:
+    """The inputs for kernels, and the dtype of the result."""
+    x, weight = _checked(x, "x"), _checked(weight, "weight")
+    bias = None if bias is None else _checked(bias, "bias")
+    dtype = x.dtype.newbyteorder("=")
     for name, array in (("weight", weight), ("bias", bias)):
-        if array is not None and array.dtype != x.dtype:
+        if array is not None and array.dtype.newbyteorder("=") != dtype:
             raise TypeError(f"{name} has dtype {array.dtype}, but must have x's dtype, {x.dtype}")
-    return x, weight, bias
+    return _for_kernels(x), _for_kernels(weight), None if bias is None else _for_kernels(bias), dtype
 
 
 def _check_ranks(ndim: int, x: NDArray[Any], weight: NDArray[Any], weight_axes: str) -> bool:
@@ -330,13 +337,12 @@ def _check_bias(bias: NDArray[Any] | None, c_out: int) -> None:
         raise ValueError(f"bias has shape {bias.shape}, but must be ({c_out},): one value per output channel")
 
 
-def _check_out(out: Any, shape: tuple[int, ...], inputs: tuple[NDArray[Any] | None, ...]) -> None:
+def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[NDArray[Any] | None, ...]) -> None:
     if out is None:
         return
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out is a {type(out).__name__}, but must be a NumPy array of shape {shape}")
-    dtype = inputs[0].dtype if inputs[0] is not None else None
-    if out.dtype != dtype:
+    if out.dtype.newbyteorder("=") != dtype:
         raise TypeError(f"out has dtype {out.dtype}, but must have x's dtype, {dtype}")
     if out.shape != shape:
         raise ValueError(f"out has shape {out.shape}, but the result has {shape}")
@@ -346,5 +352,5 @@ def _check_out(out: Any, shape: tuple[int, ...], inputs: tuple[NDArray[Any] | No
         raise ValueError("out overlaps an input's memory, but must be memory of its own")
 
 
-def _is_plain(array: NDArray[Any]) -> bool:
-    return bool(array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative)
+def _is_plain(array: NDArray[Any], dtype: np.dtype[Any]) -> bool:
+    return bool(array.flags.c_contiguous and array.flags.aligned and array.dtype == dtype)

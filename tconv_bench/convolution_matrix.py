@@ -9,6 +9,8 @@ Source: Dumoulin & Visin, arXiv:1603.07285, section 4.1.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from numba import prange
 from numpy.typing import ArrayLike, NDArray
 
 from tconv_bench.jit import kernel
-from tconv_bench.problem import DTYPES, Geometry, Problem, output_shape, padding_pairs, per_axis
+from tconv_bench.problem import ARRAY_DTYPES, Geometry, Problem, kernel_dtype, padding_pairs, per_axis
 
 
 @kernel
@@ -44,7 +46,7 @@ def _row_lengths(rows, g: Geometry, c_in, lengths):
 
 
 @kernel
-def _fill_row(r, g, weight, indptr, indices, data):
+def _fill_row(r, g, weight, indptr, indices, fills_indices, data):
     c_in, c_out = g.c_in // g.groups, g.c_out // g.groups
     taps = g.kz * g.ky * g.kx
     rest, ox = divmod(r, g.ox)
@@ -66,15 +68,16 @@ def _fill_row(r, g, weight, indptr, indices, data):
                     ix, between = divmod(ox + g.px - kx * g.dx, g.sx)
                     if between != 0 or ix < 0 or ix >= g.ix:
                         continue
-                    indices[at] = ((c * g.iz + iz) * g.iy + iy) * g.ix + ix
+                    if fills_indices:
+                        indices[at] = ((c * g.iz + iz) * g.iy + iy) * g.ix + ix
                     data[at] = weight[(c * c_out + o) * taps + (kz * g.ky + ky) * g.kx + kx]
                     at += 1
 
 
 @kernel(parallel=True)
-def _fill(rows, g, weight, indptr, indices, data):
+def _fill(rows, g, weight, indptr, indices, fills_indices, data):
     for r in prange(rows):
-        _fill_row(np.int64(r), g, weight, indptr, indices, data)
+        _fill_row(np.int64(r), g, weight, indptr, indices, fills_indices, data)
 
 
 def entries(problem: Problem) -> int:
@@ -87,17 +90,50 @@ def index_dtype(problem: Problem) -> np.dtype[Any]:
     return np.dtype(np.int32 if entries(problem) < 2**31 else np.int64)
 
 
-def transposed_matrix(problem: Problem, weight: NDArray[Any]) -> scipy.sparse.csr_array:
-    """``C.T`` of a whole layer as CSR: (c_out * out_pixels, c_in * in_pixels), columns sorted within each row."""
+PATTERN_BYTES = 256 * 2**20
+_patterns: OrderedDict[Geometry, tuple[NDArray[Any], NDArray[Any]]] = OrderedDict()
+_patterns_lock = Lock()
+
+
+def forget_patterns() -> None:
+    """Drop every cached pattern."""
+    with _patterns_lock:
+        _patterns.clear()
+
+
+def _remember(key: Geometry, pattern: tuple[NDArray[Any], NDArray[Any]]) -> None:
+    """Keep a pattern; the least recently used go while all together are over PATTERN_BYTES."""
+    with _patterns_lock:
+        _patterns[key] = pattern
+        while sum(indptr.nbytes + indices.nbytes for indptr, indices in _patterns.values()) > PATTERN_BYTES:
+            _patterns.popitem(last=False)
+
+
+def _row_pointers(problem: Problem) -> NDArray[Any]:
     g = problem.geometry
-    rows, index = problem.c_out * problem.out_pixels, index_dtype(problem)
-    indptr = np.zeros(rows + 1, np.int64)
-    _row_lengths(rows, g, g.c_in // g.groups, indptr)
-    np.cumsum(indptr, out=indptr)
-    indptr = indptr.astype(index)
-    indices, data = np.empty(indptr[-1], index), np.empty(indptr[-1], weight.dtype)
-    _fill(rows, g, weight.reshape(-1), indptr, indices, data)
-    matrix = scipy.sparse.csr_array((data, indices, indptr), shape=(rows, problem.c_in * problem.in_pixels))
+    indptr = np.zeros(problem.c_out * problem.out_pixels + 1, np.int64)
+    _row_lengths(len(indptr) - 1, g, g.c_in // g.groups, indptr)
+    return np.cumsum(indptr, out=indptr).astype(index_dtype(problem), copy=False)
+
+
+def transposed_matrix(problem: Problem, weight: NDArray[Any]) -> scipy.sparse.csr_array:
+    """``C.T`` of a whole layer as CSR: (c_out * out_pixels, c_in * in_pixels), columns sorted within each row.
+
+    The pattern (row pointers and columns) of the problems seen last is cached and shared; the values are the caller's own.
+    """
+    key = problem.geometry._replace(n=1)
+    with _patterns_lock:
+        pattern = _patterns.get(key)
+        if pattern is not None:
+            _patterns.move_to_end(key)
+    indptr = _row_pointers(problem) if pattern is None else pattern[0]
+    indices = np.empty(indptr[-1], indptr.dtype) if pattern is None else pattern[1]
+    data = np.empty(indptr[-1], weight.dtype)
+    _fill(len(indptr) - 1, problem.geometry, weight.reshape(-1), indptr, indices, pattern is None, data)
+    if pattern is None:
+        _remember(key, (indptr, indices))
+    shape = (problem.c_out * problem.out_pixels, problem.c_in * problem.in_pixels)
+    matrix = scipy.sparse.csr_array((data, indices, indptr), shape=shape)
     matrix.has_sorted_indices = matrix.has_canonical_format = True
     return matrix
 
@@ -127,8 +163,8 @@ def convolution_matrix(
            [0, 1, 2]])
     """
     weights = np.asarray(kernel)
-    if weights.dtype.name not in DTYPES:
-        raise TypeError(f"kernel has dtype {weights.dtype}, but must be one of {', '.join(DTYPES)}")
+    if weights.dtype.name not in ARRAY_DTYPES:
+        raise TypeError(f"kernel has dtype {weights.dtype}, but must be one of {', '.join(ARRAY_DTYPES)}")
     ndim = weights.ndim
     if not 1 <= ndim <= 3:
         raise ValueError(f"kernel has {ndim} axes, but must have 1, 2 or 3")
@@ -142,10 +178,8 @@ def convolution_matrix(
             f"but the kernel's size is {weights.shape}"
         )
     size = tuple(span // s + 1 for span, s in zip(spans, steps))
-    # Input pixels past the last stamp are the transposed convolution's output padding; a stride larger than the
-    # dilation is what makes them, so the Problem below is always a valid one.
+    # Input pixels past the last stamp are the transposed convolution's output padding, always fewer than the stride.
     extra = tuple(span % s for span, s in zip(spans, steps))
-    assert output_shape(size, weights.shape, steps, pairs, extra, dilations) == shape
-    problem = Problem(1, 1, size, 1, weights.shape, steps, pairs, extra, 1, dilations, weights.dtype.name)
-    native = np.ascontiguousarray(weights, dtype=weights.dtype.newbyteorder("="))
-    return transposed_matrix(problem, native.reshape(problem.weight_shape)).T.tocsr()
+    problem = Problem(1, 1, size, 1, weights.shape, steps, pairs, extra, 1, dilations, kernel_dtype(weights.dtype))
+    values = np.ascontiguousarray(weights, dtype=problem.dtype).reshape(problem.weight_shape)
+    return transposed_matrix(problem, values).T.tocsr().astype(weights.dtype.newbyteorder("="), copy=False)

@@ -118,9 +118,7 @@ def _row_task(task, g, tiles, x, weight, bias, out):
                 else:
                     rank_k(channels, count, c_in, weight, w_at, 1, c_out, x, from_x, plane, block, start - first, width, True)
     out_at = (((n * g.c_out + group * c_out + co) * g.oz + oz) * g.oy + oy) * g.ox
-    _blocks.store_row(
-        block, 0, tiles.over_pixels, channels, width, width, 1, out, out_at, g.oz * g.oy * g.ox, first, last
-    )
+    _blocks.store_row(block, 0, tiles.over_pixels, channels, width, width, 1, out, out_at, g.oz * g.oy * g.ox, first, last)
 
 
 @kernel(parallel=True)
@@ -129,9 +127,7 @@ def _convolve(tasks, g, tiles, x, weight, bias, out):
         _row_task(np.int64(task), g, tiles, x, weight, bias, out)
 
 
-def convolve(
-    g: Geometry, x: NDArray[Any], packed_weight: NDArray[Any], bias: NDArray[Any], out: NDArray[Any]
-) -> None:
+def convolve(g: Geometry, x: NDArray[Any], packed_weight: NDArray[Any], bias: NDArray[Any], out: NDArray[Any]) -> None:
     """Write every element of ``out`` (n, c_out, *o); weight as ``(groups, taps, c_in // groups, c_out // groups)``."""
     t = tiling(g, x.itemsize)
     _convolve(_tasks(g, t), g, t, x.reshape(-1), packed_weight.reshape(-1), bias, out.reshape(-1))

@@ -71,12 +71,15 @@ def _load_tbb() -> None:
 
 
 def kernel(function: Callable[..., Any] | None = None, *, parallel: bool = False) -> Any:
-    """``numba.njit`` with this package's options: cache, no GIL, NumPy's division, contraction to fused multiply-add."""
+    """``numba.njit`` with this package's options: no GIL, NumPy's division, contraction to fused multiply-add.
+
+    Parallel kernels are what Python calls and what is cached; the others are parts of them.
+    """
     if function is None:
         return lambda f: kernel(f, parallel=parallel)
     _load_tbb()
     options = {"parallel": parallel, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-    folder = _cache_folder()
+    folder = _cache_folder() if parallel else None
     if folder is None:
         return numba.njit(**options)(function)
     users_choice = numba.config.CACHE_DIR

@@ -23,7 +23,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+#: What kernels compute in. Other integers are computed in int64: wrapping there and narrowing later is exact modulo 2^n.
+DTYPES = ("float32", "float64", "int64")
+ARRAY_DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _LARGEST = np.iinfo(np.intp).max
 
 
@@ -51,7 +53,9 @@ def per_axis(value: Any, ndim: int, name: str, least: int) -> tuple[int, ...]:
     if not _is_sequence(value):
         return (as_int(value, name, least),) * ndim
     if len(value) != ndim:
-        raise ValueError(f"{name} is {tuple(value)!r}: {len(value)} values, but allowed are one integer or {ndim}, one per axis")
+        raise ValueError(
+            f"{name} is {tuple(value)!r}: {len(value)} values, but allowed are one integer or {ndim}, one per axis"
+        )
     return tuple(as_int(item, name, least) for item in value)
 
 
@@ -158,6 +162,12 @@ _TOKENS = {
 }  # fmt: skip
 
 
+def kernel_dtype(dtype: Any) -> str:
+    """The member of ``DTYPES`` that an array of a dtype is computed in."""
+    name = np.dtype(dtype).name
+    return name if name in DTYPES else "int64"
+
+
 @dataclass(frozen=True)
 class Problem:
     """A transposed convolution's shape: x ``(batch, c_in, *in_size)``, weight ``(c_in, c_out // groups, *kernel)``.
@@ -221,9 +231,7 @@ class Problem:
     @cached_property
     def out_size(self) -> tuple[int, ...]:
         """Spatial output size, by the module's formula."""
-        return tuple(
-            map(output_size, self.in_size, self.kernel, self.stride, self.padding, self.output_padding, self.dilation)
-        )
+        return tuple(map(output_size, self.in_size, self.kernel, self.stride, self.padding, self.output_padding, self.dilation))
 
     @property
     def x_shape(self) -> tuple[int, ...]:

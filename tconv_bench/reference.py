@@ -4,7 +4,7 @@
 
     out[n, g*Cg_out + o, i*stride + k*dilation - pad] += x[n, g*Cg_in + c, i] * weight[g*Cg_in + c, o, k]
 
-Floats are summed in float64, integers in 64 bits of their own sign, so that integer results are exact modulo their width.
+Floats are summed in float64, integers in int64, so that integer results are exact modulo their width.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from tconv_bench.problem import Problem
 
 
 def wide_dtype(dtype: Any) -> np.dtype[Any]:
-    """The dtype that the reference sums in: float64, int64 or uint64."""
-    kind = np.dtype(dtype).kind
-    return np.dtype({"f": np.float64, "i": np.int64, "u": np.uint64}[kind])
+    """The dtype that the reference sums in: float64 or int64."""
+    return np.dtype(np.float64 if np.dtype(dtype).kind == "f" else np.int64)
 
 
 def conv_transpose(problem: Problem, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -37,14 +36,14 @@ def conv_transpose(problem: Problem, x: NDArray[Any], weight: NDArray[Any], bias
     full = [max(r, b + o) for r, b, o in zip(reach, before, problem.out_size)]
     out = np.zeros((problem.batch, groups, problem.c_out // groups, *full), wide)
     for tap in product(*map(range, problem.kernel)):
-        stamp = np.einsum("ngc...,gco->ngo...", x, weight[(..., *tap)])
+        stamp = np.einsum("ngc...,gco->ngo...", x, weight[_last_axes(*tap)])
         where = tuple(
             slice(k * d, k * d + (i - 1) * s + 1, s)
             for k, d, i, s in zip(tap, problem.dilation, problem.in_size, problem.stride)
         )
-        out[(..., *where)] += stamp
+        out[_last_axes(*where)] += stamp
     crop = tuple(slice(b, b + o) for b, o in zip(before, problem.out_size))
-    out = out[(..., *crop)].reshape(problem.out_shape)
+    out = np.reshape(out[_last_axes(*crop)], problem.out_shape)
     return out if bias is None else out + bias.astype(wide).reshape(-1, *(1,) * problem.ndim)
 
 
@@ -62,7 +61,7 @@ def conv(
     out = np.zeros((x.shape[0], groups, c_out // groups, *size), wide)
     for tap in product(*map(range, kernel)):
         where = tuple(slice(k * d, k * d + (o - 1) * s + 1, s) for k, d, o, s in zip(tap, dilation, size, stride))
-        out += np.einsum("ngc...,goc->ngo...", x[(..., *where)], w[(..., *tap)])
+        out += np.einsum("ngc...,goc->ngo...", x[_last_axes(*where)], w[_last_axes(*tap)])
     out = out.reshape(x.shape[0], c_out, *size)
     return out if bias is None else out + bias.astype(wide).reshape(-1, *(1,) * ndim)
 
@@ -81,6 +80,10 @@ def error_bound(problem: Problem, x: NDArray[Any], weight: NDArray[Any], bias: N
     # float64 is compared with a float64 reference that rounds as well: twice the bound
     factor = 2 if problem.dtype == "float64" else 1
     return factor * terms * unit / (1 - terms * unit) * magnitude
+
+
+def _last_axes(*index: Any) -> Any:
+    return (..., *index)
 
 
 def _sizes(problem: Problem) -> tuple[tuple[int, ...], ...]:

@@ -34,6 +34,8 @@ class Variant:
     source: str
     color: str
     marker: str
+    #: True where a NaN or infinity in the weights reaches outputs whose sums it does not belong to.
+    spreads_nonfinite_weights = False
 
     def supports(self, problem: Problem) -> Literal[True] | str:
         """True, or a sentence that says why not and names an alternative."""
@@ -42,6 +44,9 @@ class Variant:
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
         """Everything that depends on problem, weight and bias alone; both arrays C-contiguous, copied where kept."""
         raise NotImplementedError
+
+    def forget(self) -> None:
+        """Drop what earlier ``prepare`` calls cached, so that the next one pays in full."""
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
         """Write every element of ``out`` (``problem.out_shape``, C-contiguous) from ``x`` (``problem.x_shape``, the same)."""
@@ -91,7 +96,7 @@ def variant(
         entry.name, entry.device, entry.title, entry.source = name, device, title, source
         entry.color, entry.marker = color or spare, marker
         if supports is not None:
-            entry.supports = supports  # type: ignore[method-assign]
+            entry.supports = supports  # type: ignore[method-assign, assignment]
         _VARIANTS[name, device] = entry
         return cls
 

@@ -21,10 +21,12 @@ _NAMES_OF_32_BYTES = ("haswell", "broadwell", "skylake", "znver", "alderlake", "
 
 
 def vector_bytes(cpu_name: str, cpu_features: str) -> int:
-    """Width in bytes of the widest vector worth using on a processor named as LLVM names it."""
-    text = f"{cpu_name or ''} {cpu_features or ''}"
-    for width, names in ((64, ("+avx512f", *_NAMES_OF_64_BYTES)), (32, ("+avx2", *_NAMES_OF_32_BYTES))):
-        if any(name in text for name in names):
+    """Width in bytes of the widest vector worth using; a feature that is listed as on or off outweighs the name."""
+    features = (cpu_features or "").split(",")
+    for width, feature, names in ((64, "avx512f", _NAMES_OF_64_BYTES), (32, "avx2", _NAMES_OF_32_BYTES)):
+        if f"-{feature}" in features:
+            continue
+        if f"+{feature}" in features or any(name in cpu_name for name in names):
             return width
     return 16
 

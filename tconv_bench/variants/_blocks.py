@@ -24,7 +24,7 @@ def pack_weight(problem: Problem, weight: NDArray[Any]) -> NDArray[Any]:
     """(C_in, C_out//g, *kernel) -> (g, taps, C_in//g, C_out//g): a tap's matrix is contiguous, output channels innermost."""
     g = problem.groups
     split = weight.reshape(g, problem.c_in // g, problem.c_out // g, problem.taps)
-    return np.ascontiguousarray(split.transpose(0, 3, 1, 2))
+    return np.array(split.transpose(0, 3, 1, 2), order="C")
 
 
 def bias_or_zeros(problem: Problem, bias: NDArray[Any] | None) -> NDArray[Any]:

@@ -135,7 +135,7 @@ def _pack_panels(problem: Problem, weight: NDArray[Any]) -> NDArray[Any]:
     whole = rows // MR * MR
     panels = matrix[:, :, :whole].reshape(g, problem.c_in // g, whole // MR, MR).transpose(0, 2, 1, 3)
     parts = [panels.reshape(g, -1), matrix[:, :, whole:].reshape(g, -1)]
-    return np.ascontiguousarray(np.concatenate(parts, axis=1)).ravel()
+    return np.concatenate(parts, axis=1).reshape(-1)
 
 
 @variant(

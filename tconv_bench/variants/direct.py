@@ -107,9 +107,7 @@ def _row_task(task, g: Geometry, tiling, x, weight, bias, out):
     out_at = (((n * g.c_out + group * c_out + co) * g.oz + oz) * g.oy + oy) * g.ox
     first = first_j * g.sx
     last = min(g.ox, first + pixels)
-    _blocks.store_row(
-        block, 0, tiling.over_pixels, channels, pixels, width, g.sx, out, out_at, g.oz * g.oy * g.ox, first, last
-    )
+    _blocks.store_row(block, 0, tiling.over_pixels, channels, pixels, width, g.sx, out, out_at, g.oz * g.oy * g.ox, first, last)
 
 
 @kernel(parallel=True)

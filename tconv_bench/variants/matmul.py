@@ -20,7 +20,7 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from tconv_bench.convolution_matrix import entries, index_dtype, transposed_matrix
+from tconv_bench.convolution_matrix import entries, forget_patterns, index_dtype, transposed_matrix
 from tconv_bench.jit import kernel
 from tconv_bench.problem import Problem
 from tconv_bench.registry import Variant, variant
@@ -112,6 +112,9 @@ class Matmul(Variant):
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
         return problem, transposed_matrix(problem, weight), _blocks.bias_or_zeros(problem, bias)
+
+    def forget(self) -> None:
+        forget_patterns()
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
         problem, matrix, bias = state

@@ -80,6 +80,8 @@ def _stretch(rows, g, plain, x, stretched):
 class ZeroInsertion(Variant):
     """Stretched input, then a direct convolution with the flipped kernel."""
 
+    spreads_nonfinite_weights = True
+
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
         flipped = np.ascontiguousarray(_blocks.pack_weight(problem, weight)[:, ::-1])
         plain = _stretched_geometry(problem)
