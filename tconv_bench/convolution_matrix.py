@@ -20,33 +20,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from tconv_bench.jit import kernel
 from tconv_bench.problem import ARRAY_DTYPES, Geometry, Problem, kernel_dtype, padding_pairs, per_axis
+from tconv_bench.variants import _blocks
 
 
 @kernel
-def _taps_meeting(o, in_size, taps, stride, pad, dilation):
-    """Taps of one axis through which an output pixel of the transposed convolution is reached."""
-    count = 0
-    for k in range(taps):
-        i, between = divmod(o + pad - k * dilation, stride)
-        if between == 0 and 0 <= i < in_size:
-            count += 1
-    return count
-
-
-@kernel(parallel=True)
-def _row_lengths(rows, g: Geometry, c_in, lengths):
-    """lengths[r + 1] = entries of row r of the transposed matrix (rows: channel, z, y, x of the output)."""
-    for r in prange(rows):
-        rest, ox = divmod(np.int64(r), g.ox)
-        rest, oy = divmod(rest, g.oy)
-        oz = rest % g.oz
-        meeting = _taps_meeting(oz, g.iz, g.kz, g.sz, g.pz, g.dz)
-        meeting *= _taps_meeting(oy, g.iy, g.ky, g.sy, g.py, g.dy)
-        lengths[r + 1] = meeting * _taps_meeting(ox, g.ix, g.kx, g.sx, g.px, g.dx) * c_in
-
-
-@kernel
-def _fill_row(r, g, weight, indptr, indices, fills_indices, data):
+def _fill_row(r, sizes, weight, indptr, indices, fills_indices, data):
+    g = _blocks.geometry(sizes)
     c_in, c_out = g.c_in // g.groups, g.c_out // g.groups
     taps = g.kz * g.ky * g.kx
     rest, ox = divmod(r, g.ox)
@@ -75,9 +54,9 @@ def _fill_row(r, g, weight, indptr, indices, fills_indices, data):
 
 
 @kernel(parallel=True)
-def _fill(rows, g, weight, indptr, indices, fills_indices, data):
+def _fill(rows, sizes, weight, indptr, indices, fills_indices, data):
     for r in prange(rows):
-        _fill_row(np.int64(r), g, weight, indptr, indices, fills_indices, data)
+        _fill_row(np.int64(r), sizes, weight, indptr, indices, fills_indices, data)
 
 
 def entries(problem: Problem) -> int:
@@ -110,10 +89,16 @@ def _remember(key: Geometry, pattern: tuple[NDArray[Any], NDArray[Any]]) -> None
 
 
 def _row_pointers(problem: Problem) -> NDArray[Any]:
-    g = problem.geometry
+    """Where each row of the transposed matrix starts: a row's length is a product of one count per axis."""
+    lengths = np.array(problem.c_in // problem.groups)
+    axes = zip(problem.out_size, problem.in_size, problem.kernel, problem.stride, problem.padding, problem.dilation)
+    for o, i, k, s, (before, _), d in axes:
+        pixel, between = np.divmod(np.arange(o)[:, None] + before - d * np.arange(k), s)
+        meeting = (between == 0) & (pixel >= 0) & (pixel < i)
+        lengths = np.multiply.outer(lengths, meeting.sum(axis=1))
     indptr = np.zeros(problem.c_out * problem.out_pixels + 1, np.int64)
-    _row_lengths(len(indptr) - 1, g, g.c_in // g.groups, indptr)
-    return np.cumsum(indptr, out=indptr).astype(index_dtype(problem), copy=False)
+    np.cumsum(np.tile(lengths.ravel(), problem.c_out), out=indptr[1:])
+    return indptr.astype(index_dtype(problem), copy=False)
 
 
 def transposed_matrix(problem: Problem, weight: NDArray[Any]) -> scipy.sparse.csr_array:
@@ -129,7 +114,8 @@ def transposed_matrix(problem: Problem, weight: NDArray[Any]) -> scipy.sparse.cs
     indptr = _row_pointers(problem) if pattern is None else pattern[0]
     indices = np.empty(indptr[-1], indptr.dtype) if pattern is None else pattern[1]
     data = np.empty(indptr[-1], weight.dtype)
-    _fill(len(indptr) - 1, problem.geometry, weight.reshape(-1), indptr, indices, pattern is None, data)
+    sizes = _blocks.as_sizes(problem.geometry)
+    _fill(len(indptr) - 1, sizes, weight.reshape(-1), indptr, indices, pattern is None, data)
     if pattern is None:
         _remember(key, (indptr, indices))
     shape = (problem.c_out * problem.out_pixels, problem.c_in * problem.in_pixels)

@@ -55,7 +55,9 @@ def _tasks(g: Geometry, t: Tiling) -> int:
 
 
 @kernel
-def _row_task(task, g, tiles, x, weight, bias, out):
+def _row_task(task, sizes, tiles, x, weight, bias, out):
+    g = _blocks.geometry(sizes)
+    tiles = Tiling(tiles[0] != 0, tiles[1], tiles[2], tiles[3] != 0)
     c_in, c_out = g.c_in // g.groups, g.c_out // g.groups
     channel_blocks = (c_out + tiles.channels - 1) // tiles.channels
     pieces = (g.ox + tiles.pixels - 1) // tiles.pixels
@@ -122,12 +124,13 @@ def _row_task(task, g, tiles, x, weight, bias, out):
 
 
 @kernel(parallel=True)
-def _convolve(tasks, g, tiles, x, weight, bias, out):
+def _convolve(tasks, sizes, tiles, x, weight, bias, out):
     for task in prange(tasks):
-        _row_task(np.int64(task), g, tiles, x, weight, bias, out)
+        _row_task(np.int64(task), sizes, tiles, x, weight, bias, out)
 
 
 def convolve(g: Geometry, x: NDArray[Any], packed_weight: NDArray[Any], bias: NDArray[Any], out: NDArray[Any]) -> None:
     """Write every element of ``out`` (n, c_out, *o); weight as ``(groups, taps, c_in // groups, c_out // groups)``."""
     t = tiling(g, x.itemsize)
-    _convolve(_tasks(g, t), g, t, x.reshape(-1), packed_weight.reshape(-1), bias, out.reshape(-1))
+    parts = (x.reshape(-1), packed_weight.reshape(-1), bias, out.reshape(-1))
+    _convolve(_tasks(g, t), _blocks.as_sizes(g), _blocks.as_sizes(t), *parts)

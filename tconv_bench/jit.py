@@ -10,7 +10,10 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
+import shutil
 import sys
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -19,6 +22,8 @@ from typing import Any
 import numba
 
 PACKAGE = Path(__file__).resolve().parent
+UNUSED_DAYS = 30
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
 @cache
@@ -43,15 +48,26 @@ def user_cache_folder() -> Path:
 
 
 @cache
-def _cache_folder() -> str | None:
+def cache_folder() -> str | None:
     """A writable folder for compiled kernels, or None. The user's NUMBA_CACHE_DIR comes first."""
     base = Path(numba.config.CACHE_DIR) if numba.config.CACHE_DIR else user_cache_folder() / "kernels"
     folder = base / source_fingerprint()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            _drop_unused(base)
+        os.utime(folder)
     except (OSError, RuntimeError):
         return None
     return str(folder) if os.access(folder, os.W_OK) else None
+
+
+def _drop_unused(base: Path) -> None:
+    """Remove the kernels of sources that no process has used for UNUSED_DAYS."""
+    oldest = time.time() - UNUSED_DAYS * 86400
+    for folder in base.iterdir():
+        if _FINGERPRINT.fullmatch(folder.name) and folder.stat().st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @cache
@@ -79,7 +95,7 @@ def kernel(function: Callable[..., Any] | None = None, *, parallel: bool = False
         return lambda f: kernel(f, parallel=parallel)
     _load_tbb()
     options = {"parallel": parallel, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-    folder = _cache_folder() if parallel else None
+    folder = cache_folder() if parallel else None
     if folder is None:
         return numba.njit(**options)(function)
     users_choice = numba.config.CACHE_DIR

@@ -76,3 +76,14 @@ def test_without_a_writable_cache_folder_everything_still_runs(tmp_path):
     code = "import numpy as np, tconv_bench as t\nprint(t.conv_transpose1d(np.array([[1, 2]]), np.array([[[3, 4]]])).tolist())"
     done = run_python(code, NUMBA_CACHE_DIR=str(blocked / "below"))
     assert (done.returncode, done.stdout) == (0, "[[3, 10, 8]]\n"), done.stderr
+
+
+def test_kernels_of_sources_long_unused_are_dropped(tmp_path):
+    old, recent, foreign = (tmp_path / name for name in ("0123456789abcdef", "fedcba9876543210", "someone-elses"))
+    for folder in (old, recent, foreign):
+        folder.mkdir()
+    for folder in (old, foreign):
+        os.utime(folder, (0, 0))
+    done = run_python("from tconv_bench import jit; print(jit.source_fingerprint())", NUMBA_CACHE_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([recent.name, foreign.name, done.stdout.strip()])

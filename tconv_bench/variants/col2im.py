@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from tconv_bench import simd
 from tconv_bench.jit import kernel
-from tconv_bench.problem import Geometry, Problem
+from tconv_bench.problem import Problem
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import rank_k
 from tconv_bench.variants import _blocks
@@ -53,7 +53,9 @@ def _tiling(problem: Problem) -> _Tiling:
 
 
 @kernel
-def _gemm_task(task, g, tiling, images, x, weight, cols):
+def _gemm_task(task, sizes, tiling, images, x, weight, cols):
+    g = _blocks.geometry(sizes)
+    tiling = _Tiling(tiling[0], tiling[1], tiling[2])
     c_in = g.c_in // g.groups
     rows = g.c_out // g.groups * g.kz * g.ky * g.kx
     pixels = g.iz * g.iy * g.ix
@@ -82,9 +84,9 @@ def _gemm_task(task, g, tiling, images, x, weight, cols):
 
 
 @kernel(parallel=True)
-def _gemm(tasks, g, tiling, images, x, weight, cols):
+def _gemm(tasks, sizes, tiling, images, x, weight, cols):
     for task in prange(tasks):
-        _gemm_task(np.int64(task), g, tiling, images, x, weight, cols)
+        _gemm_task(np.int64(task), sizes, tiling, images, x, weight, cols)
 
 
 @kernel
@@ -94,8 +96,9 @@ def _add_slice(to, to_at, source, source_at, count):
 
 
 @kernel
-def _overlap_row(task, g, images, cols, bias, out):
+def _overlap_row(task, sizes, images, cols, bias, out):
     """One output row of one channel: its columns are added phase by phase, then interleaved."""
+    g = _blocks.geometry(sizes)
     rest, oy = divmod(task, g.oy)
     rest, oz = divmod(rest, g.oz)
     n, co = divmod(rest, g.c_out)
@@ -122,9 +125,9 @@ def _overlap_row(task, g, images, cols, bias, out):
 
 
 @kernel(parallel=True)
-def _overlap_add(tasks, g, images, cols, bias, out):
+def _overlap_add(tasks, sizes, images, cols, bias, out):
     for task in prange(tasks):
-        _overlap_row(np.int64(task), g, images, cols, bias, out)
+        _overlap_row(np.int64(task), sizes, images, cols, bias, out)
 
 
 def _pack_panels(problem: Problem, weight: NDArray[Any]) -> NDArray[Any]:
@@ -153,7 +156,8 @@ class Col2im(Variant):
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
         problem, tiling, weight, bias = state
-        g: Geometry = problem.geometry
+        g = problem.geometry
+        sizes, tiles = _blocks.as_sizes(g), _blocks.as_sizes(tiling)
         rows = g.c_out // g.groups * problem.taps
         row_parts = -(-(-(-rows // MR)) // tiling.panels)
         cols = np.empty(g.groups * rows * tiling.images * problem.in_pixels, x.dtype)
@@ -161,8 +165,8 @@ class Col2im(Variant):
             part = x[first : first + tiling.images]
             images = len(part)
             blocks = -(-images * problem.in_pixels // tiling.columns)
-            _gemm(g.groups * blocks * row_parts, g, tiling, images, part.reshape(-1), weight, cols)
-            _overlap_add(images * g.c_out * g.oz * g.oy, g, images, cols, bias, out[first : first + images].reshape(-1))
+            _gemm(g.groups * blocks * row_parts, sizes, tiles, images, part.reshape(-1), weight, cols)
+            _overlap_add(images * g.c_out * g.oz * g.oy, sizes, images, cols, bias, out[first : first + images].reshape(-1))
 
     def prepared_bytes(self, problem: Problem) -> int:
         return problem.itemsize * (int(np.prod(problem.weight_shape)) + problem.c_out)

@@ -53,7 +53,9 @@ def _tasks(g: Geometry, t: _Tiling) -> int:
 
 
 @kernel
-def _row_task(task, g: Geometry, tiling, x, weight, bias, out):
+def _row_task(task, sizes, tiling, x, weight, bias, out):
+    g = _blocks.geometry(sizes)
+    tiling = _Tiling(tiling[0] != 0, tiling[1], tiling[2], tiling[3] != 0)
     c_in, c_out = g.c_in // g.groups, g.c_out // g.groups
     channel_blocks = (c_out + tiling.channels - 1) // tiling.channels
     width = tiling.phase_pixels
@@ -111,9 +113,9 @@ def _row_task(task, g: Geometry, tiling, x, weight, bias, out):
 
 
 @kernel(parallel=True)
-def _gather(tasks, g, tiling, x, weight, bias, out):
+def _gather(tasks, sizes, tiling, x, weight, bias, out):
     for task in prange(tasks):
-        _row_task(np.int64(task), g, tiling, x, weight, bias, out)
+        _row_task(np.int64(task), sizes, tiling, x, weight, bias, out)
 
 
 @variant(
@@ -128,11 +130,12 @@ class Direct(Variant):
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
         g, t = problem.geometry, _tiling(problem)
-        return _tasks(g, t), g, t, _blocks.pack_weight(problem, weight).ravel(), _blocks.bias_or_zeros(problem, bias)
+        packed = _blocks.pack_weight(problem, weight).ravel()
+        return _tasks(g, t), _blocks.as_sizes(g), _blocks.as_sizes(t), packed, _blocks.bias_or_zeros(problem, bias)
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
-        tasks, g, tiling, weight, bias = state
-        _gather(tasks, g, tiling, x.reshape(-1), weight, bias, out.reshape(-1))
+        tasks, sizes, tiling, weight, bias = state
+        _gather(tasks, sizes, tiling, x.reshape(-1), weight, bias, out.reshape(-1))
 
     def prepared_bytes(self, problem: Problem) -> int:
         return problem.itemsize * (int(np.prod(problem.weight_shape)) + problem.c_out)

@@ -84,7 +84,9 @@ def _stamp_row(g, tiling, band, row_at, x, x_at, x_plane, weight, w_at, channels
 
 
 @kernel
-def _band_task(task, g, tiling, x, weight, bias, out):
+def _band_task(task, sizes, tiling, x, weight, bias, out):
+    g = _blocks.geometry(sizes)
+    tiling = _Tiling(tiling[0] != 0, tiling[1], tiling[2], tiling[3], tiling[4] != 0)
     c_in, c_out = g.c_in // g.groups, g.c_out // g.groups
     width = tiling.phase_pixels
     pieces = ((g.ox + g.sx - 1) // g.sx + width - 1) // width
@@ -137,9 +139,9 @@ def _band_task(task, g, tiling, x, weight, bias, out):
 
 
 @kernel(parallel=True)
-def _scatter(tasks, g, tiling, x, weight, bias, out):
+def _scatter(tasks, sizes, tiling, x, weight, bias, out):
     for task in prange(tasks):
-        _band_task(np.int64(task), g, tiling, x, weight, bias, out)
+        _band_task(np.int64(task), sizes, tiling, x, weight, bias, out)
 
 
 @variant(
@@ -155,11 +157,12 @@ class ScatterAdd(Variant):
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
         t = _tiling(problem)
         packed = _blocks.pack_weight(problem, weight).ravel()
-        return _tasks(problem.geometry, t), problem.geometry, t, packed, _blocks.bias_or_zeros(problem, bias)
+        g = problem.geometry
+        return _tasks(g, t), _blocks.as_sizes(g), _blocks.as_sizes(t), packed, _blocks.bias_or_zeros(problem, bias)
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
-        tasks, g, tiling, weight, bias = state
-        _scatter(tasks, g, tiling, x.reshape(-1), weight, bias, out.reshape(-1))
+        tasks, sizes, tiling, weight, bias = state
+        _scatter(tasks, sizes, tiling, x.reshape(-1), weight, bias, out.reshape(-1))
 
     def prepared_bytes(self, problem: Problem) -> int:
         return problem.itemsize * (int(np.prod(problem.weight_shape)) + problem.c_out)

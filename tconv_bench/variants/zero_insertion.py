@@ -47,7 +47,8 @@ def _images_per_chunk(problem: Problem, plain: Geometry) -> int:
 
 
 @kernel
-def _stretch_row(row, g, plain, x, stretched):
+def _stretch_row(row, sizes, plain, x, stretched):
+    g, plain = _blocks.geometry(sizes), _blocks.geometry(plain)
     to = row * plain.ix
     stretched[to : to + plain.ix] = 0
     row, y = divmod(row, plain.iy)
@@ -65,9 +66,9 @@ def _stretch_row(row, g, plain, x, stretched):
 
 
 @kernel(parallel=True)
-def _stretch(rows, g, plain, x, stretched):
+def _stretch(rows, sizes, plain, x, stretched):
     for row in prange(rows):
-        _stretch_row(np.int64(row), g, plain, x, stretched)
+        _stretch_row(np.int64(row), sizes, plain, x, stretched)
 
 
 @variant(
@@ -89,11 +90,12 @@ class ZeroInsertion(Variant):
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
         problem, plain, images, weight, bias = state
+        sizes = _blocks.as_sizes(problem.geometry), _blocks.as_sizes(plain)
         stretched = np.empty((images, plain.c_in, plain.iz, plain.iy, plain.ix), x.dtype)
         for first in range(0, problem.batch, images):
             part = x[first : first + images]
             n = len(part)
-            _stretch(n * plain.c_in * plain.iz * plain.iy, problem.geometry, plain, part.reshape(-1), stretched.reshape(-1))
+            _stretch(n * plain.c_in * plain.iz * plain.iy, *sizes, part.reshape(-1), stretched.reshape(-1))
             forward.convolve(plain._replace(n=n), stretched[:n], weight, bias, out[first : first + images])
 
     def prepared_bytes(self, problem: Problem) -> int:
