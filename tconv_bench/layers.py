@@ -71,14 +71,15 @@ def _layer(row: dict[str, Any], where: str) -> Layer:
 
 
 def _sizes(row: dict[str, Any], name: str, where: str) -> tuple[int, ...]:
-    return tuple(_integer(part, name, where) for part in row[name].split("x"))
+    return tuple(_integer(part, name, where, row[name]) for part in row[name].split("x"))
 
 
-def _integer(text: str, name: str, where: str) -> int:
+def _integer(text: str, name: str, where: str, whole: str = "") -> int:
     try:
         return int(text)
     except ValueError:
-        raise LayersError(f"{where}: {name} is {text!r}, but must be a whole number (or such as 4x4, one per axis)") from None
+        form = "whole numbers joined by x, one per axis" if whole else "a whole number"
+        raise LayersError(f"{where}: {name} is {whole or text!r}, but must be {form}") from None
 
 
 def _check_unique(layers: list[Layer], path: Path | str) -> None:

@@ -1,0 +1,37 @@
+# `make bench` and `make test` do all set-up: they need Python >= 3.10, git and make, and nothing else.
+
+VENV ?= .venv
+PROFILE ?= quick
+REPORT ?= reports/latest
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { command -v $$p; break; }; done)
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.PHONY: bench test lint clean
+
+bench: $(READY)
+	$(BIN)/tconv-bench run --profile $(PROFILE)
+	$(BIN)/tconv-bench report --profile $(PROFILE) --output $(REPORT)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.10 with venv found; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "setting up $(VENV) with $(PYTHON) (once)"
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench,test]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .asv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
