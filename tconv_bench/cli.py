@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
@@ -241,7 +241,8 @@ def _run_problems(named: list[tuple[str, str]], methods: list[str], save: Path |
             show(suite.Progress(total, len(rows)))
     except KeyboardInterrupt:
         raise suite.Interrupted(len(rows), total, save) from None
-    out.print(_results_table(rows))
+    for label, same in groupby(rows, key=lambda row: row.label):
+        out.print(_results_table(label, list(same)))
     if any(row.note.startswith("wrong") for row in rows):
         raise typer.Exit(1)
 
@@ -261,29 +262,23 @@ def _kept(path: Path) -> dict[tuple[str, str], Measurement]:
     return {(row.problem, row.method): row for row in rows if row.versions.get("sources") == here and row.median is not None}
 
 
-def _results_table(rows: list[Measurement]) -> Table:
-    table = Table()
-    table.add_column("problem", overflow="fold")
-    table.add_column("method", style="bold")
+def _results_table(label: str, rows: list[Measurement]) -> Table:
+    table = Table(title=label, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("method", no_wrap=True)
     for column in ("median", "95 % interval", "GFLOP/s", "prepare", "prepared", "workspace"):
         table.add_column(column, justify="right")
-    previous = ""
     for row in rows:
-        if previous and row.label != previous:
-            table.add_section()
-        table.add_row("" if row.label == previous else row.label, *_result_cells(row))
-        previous = row.label
-    table.caption = "\n".join(dict.fromkeys(f"{row.method}: {row.note}" for row in rows if row.note)) or None
+        table.add_row(_method(row.method), *_result_cells(row))
+    table.caption = "\n".join(f"{row.method}: {row.note}" for row in rows if row.note) or None
     table.caption_justify = "left"
     return table
 
 
 def _result_cells(row: Measurement) -> list[str]:
     if row.median is None:
-        return [row.method, "wrong" if row.note.startswith("wrong") else "n/a", "", "", "", "", ""]
+        return ["wrong" if row.note.startswith("wrong") else "n/a", "", "", "", "", ""]
     speed = Problem.parse(row.problem).flops / row.median / 1e9
     return [
-        row.method,
         duration(row.median),
         f"{duration(row.low)} - {duration(row.high)}",
         f"{speed:.3g}",
