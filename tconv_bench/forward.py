@@ -37,10 +37,11 @@ def tiling(g: Geometry, itemsize: int) -> Tiling:
     c_out = g.c_out // g.groups
     over_pixels = _blocks.vectors_over_pixels(g.ox, c_out, itemsize)
     channels = min(c_out, 24 if over_pixels else 256 // itemsize)
-    room = max(1, _blocks.BLOCK_BYTES // (itemsize * channels))
+    other_tasks = g.n * g.groups * -(-c_out // channels) * g.oz * g.oy
+    width = _blocks.cut_row(g.ox, _blocks.BLOCK_BYTES // (itemsize * channels), other_tasks)
     plane_bytes = itemsize * g.iz * g.iy * g.ix
-    packs = _blocks.packs_row(over_pixels, channels, g.c_in // g.groups, plane_bytes) or (over_pixels and g.sx != 1)
-    return Tiling(over_pixels, channels, -(-g.ox // -(-g.ox // room)), packs)
+    packs = _blocks.packs_row(over_pixels, channels, g.c_in // g.groups, g.kx, plane_bytes) or (over_pixels and g.sx != 1)
+    return Tiling(over_pixels, channels, width, packs)
 
 
 def workspace_bytes(g: Geometry, itemsize: int) -> int:

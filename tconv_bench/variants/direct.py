@@ -41,10 +41,10 @@ def _tiling(problem: Problem) -> _Tiling:
     row = -(-g.ox // g.sx)
     over_pixels = _blocks.vectors_over_pixels(min(row, g.ix), c_out, size)
     channels = min(c_out, 24 if over_pixels else 256 // size)
-    room = max(1, _blocks.BLOCK_BYTES // (size * channels * g.sx))
-    pieces = -(-row // room)
-    packs = _blocks.packs_row(over_pixels, channels, g.c_in // g.groups, size * problem.in_pixels)
-    return _Tiling(over_pixels, channels, -(-row // pieces), packs)
+    other_tasks = g.n * g.groups * -(-c_out // channels) * g.oz * g.oy
+    width = _blocks.cut_row(row, _blocks.BLOCK_BYTES // (size * channels * g.sx), other_tasks)
+    packs = _blocks.packs_row(over_pixels, channels, g.c_in // g.groups, g.kx, size * problem.in_pixels)
+    return _Tiling(over_pixels, channels, width, packs)
 
 
 def _tasks(g: Geometry, t: _Tiling) -> int:

@@ -28,7 +28,6 @@ from tconv_bench.simd import rank_k
 from tconv_bench.variants import _blocks
 
 BAND_BYTES = 256 * 1024  # a band's sums in the second-level cache, beside the weights they take
-MIN_TASKS = 64  # bands are cut finer than the cache asks for while there are fewer tasks than this
 
 
 class _Tiling(NamedTuple):
@@ -45,12 +44,11 @@ def _tiling(problem: Problem) -> _Tiling:
     row = -(-g.ox // g.sx)
     over_pixels = _blocks.vectors_over_pixels(min(row, g.ix), c_out, size)
     channels = min(c_out, 24 if over_pixels else 256 // size)
-    pieces = -(-row // max(1, BAND_BYTES // (size * channels * g.sx)))
-    width = -(-row // pieces)
-    rows = max(1, min(g.oz * g.oy, BAND_BYTES // (size * channels * g.sx * width)))
-    others = max(1, g.n * g.groups * -(-c_out // channels) * pieces)
-    rows = max(1, min(rows, g.oz * g.oy * others // MIN_TASKS))
-    packs = _blocks.packs_row(over_pixels, channels, g.c_in // g.groups, size * problem.in_pixels)
+    blocks = max(1, g.n * g.groups * -(-c_out // channels))
+    width = _blocks.cut_row(row, BAND_BYTES // (size * channels * g.sx), blocks * g.oz * g.oy)
+    rows = min(g.oz * g.oy, BAND_BYTES // (size * channels * g.sx * width))
+    rows = max(1, min(rows, g.oz * g.oy * blocks * -(-row // width) // _blocks.MIN_TASKS))
+    packs = _blocks.packs_row(over_pixels, channels, g.c_in // g.groups, g.kx, size * problem.in_pixels)
     return _Tiling(over_pixels, channels, width, rows, packs)
 
 
