@@ -178,7 +178,7 @@ class _Prepare(_Combination):
 
 
 class _Prepared(_Combination):
-    """Bytes that a prepared state keeps, by the variant's own count (which the tests weigh)."""
+    """Bytes that a prepared state keeps, by the variant's own count, which the tests weigh against its arrays."""
 
     unit = "bytes"
 

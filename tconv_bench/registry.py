@@ -113,8 +113,8 @@ def _load() -> None:
 def methods(device: str = "cpu") -> list[str]:
     """Names of the registered variants of a device, sorted; each is valid as ``method``.
 
-    >>> methods()
-    ['col2im', 'direct', 'matmul', 'scatter_add', 'zero_insertion']
+    >>> "direct" in methods()
+    True
     """
     if device not in DEVICES:
         raise ValueError(f"device is {device!r}, valid devices are {', '.join(DEVICES)}")

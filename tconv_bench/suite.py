@@ -101,8 +101,9 @@ def stored_results(profile: str, layers_file: Path | None = None) -> tuple[Path,
     present = results_dir(profile, layers_file)
     if _has_results(present):
         return present, True
-    kind = "quick" if profile == "quick" else "changed"
-    others = [p for p in (root() / ".asv" / kind).glob("*") if _has_results(p)]
+    base = root() / ".asv"
+    folders = [*(base / "quick").glob("*")] if profile == "quick" else [base / "results", *(base / "changed").glob("*")]
+    others = [p for p in folders if _has_results(p)]
     if not others:
         raise SuiteError(f"no results of the {profile} profile yet: run `tconv-bench run --profile {profile}` first")
     return max(others, key=lambda p: p.stat().st_mtime), False

@@ -1,0 +1,45 @@
+"""What the README promises is there: its example, its files, its commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tconv_bench import methods
+from tconv_bench.cli import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_first_example_runs():
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    names: dict = {}
+    exec(code, names)
+    assert names["y"].shape == names["z"].shape == (1, 256, 8, 8)
+    assert abs(names["y"] - names["z"]).max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(name: str):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_the_methods_of_the_table_exist():
+    named = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
+    assert named <= set(methods())
+    assert len(named) >= 5
+
+
+def test_the_commands_exist():
+    shown = set(re.findall(r"^tconv-bench (\w+)", README, re.MULTILINE))
+    assert shown == {"list", "explain", "run", "report", "info"}
+    for command in shown:
+        done = CliRunner().invoke(app, [command, "--help"])
+        assert done.exit_code == 0
+        assert "Example:" in done.output
