@@ -101,6 +101,25 @@ def _row_pointers(problem: Problem) -> NDArray[Any]:
     return indptr.astype(index_dtype(problem), copy=False)
 
 
+def _values_beside(indices: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An uninitialised array for the values, at a distance from the columns that are read with them.
+
+    Two arrays of 64 MiB, mapped one page apart, are read side by side at half the speed (2^24 entries: 18.7 ms; from 32 KiB
+    further on 9.7 ms; arrays of 100 MiB don't mind): distances near a multiple of 16 MiB are widened by 64 KiB.
+    """
+    near, far, shift = 32 * 2**10, 16 * 2**20, 64 * 2**10 // dtype.itemsize
+
+    def collides(values: NDArray[Any]) -> bool:
+        return bool((values.ctypes.data - indices.ctypes.data + near) % far < 2 * near)
+
+    values = np.empty(len(indices), dtype)
+    if not collides(values):
+        return values
+    del values
+    room = np.empty(len(indices) + shift, dtype)
+    return room[shift:] if collides(room) else room[: len(indices)]
+
+
 def transposed_matrix(problem: Problem, weight: NDArray[Any]) -> scipy.sparse.csr_array:
     """``C.T`` of a whole layer as CSR: (c_out * out_pixels, c_in * in_pixels), columns sorted within each row.
 
@@ -113,7 +132,7 @@ def transposed_matrix(problem: Problem, weight: NDArray[Any]) -> scipy.sparse.cs
             _patterns.move_to_end(key)
     indptr = _row_pointers(problem) if pattern is None else pattern[0]
     indices = np.empty(indptr[-1], indptr.dtype) if pattern is None else pattern[1]
-    data = np.empty(indptr[-1], weight.dtype)
+    data = _values_beside(indices, weight.dtype)
     sizes = _blocks.as_sizes(problem.geometry)
     _fill(len(indptr) - 1, sizes, weight.reshape(-1), indptr, indices, pattern is None, data)
     if pattern is None:

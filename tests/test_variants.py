@@ -8,6 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+import scipy.sparse
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -150,6 +151,26 @@ def test_state_keeps_no_reference_to_the_callers_arrays(method: str):
     out = poisoned(problem)
     entry.run(state, x, out)
     assert_array_equal(out, before)
+
+
+def held_bytes(part: Any) -> int:
+    """Bytes of the arrays within a prepared state."""
+    if isinstance(part, np.ndarray):
+        return part.nbytes
+    if scipy.sparse.issparse(part):
+        return held_bytes((part.data, part.indices, part.indptr))
+    return sum(map(held_bytes, part)) if type(part) is tuple else 0
+
+
+@all_methods
+@pytest.mark.parametrize("text", ["n2_ci6_i9x8_co10_k3x4_s2x2_p1x1", "n1_ci4_i30_co6_k7_s3_g2_float64", "n1_ci3_i3x4x5_co4_k2"])
+def test_prepared_bytes_are_those_of_the_arrays_kept(method: str, text: str):
+    problem = Problem.parse(text)
+    _, weight, bias = integer_data(problem)
+    entry = registry.get(method)
+    sizes = 2 * 22 * 8  # at most a Geometry and a tiling ride along
+    held = held_bytes(entry.prepare(problem, weight, bias))
+    assert entry.prepared_bytes(problem) <= held <= entry.prepared_bytes(problem) + sizes
 
 
 def test_matmul_names_an_alternative_where_the_matrix_is_too_large():
