@@ -215,6 +215,9 @@ def _conv_transpose(
         groups, dilation, x.dtype.name,
     )  # fmt: skip
     _check_bias(bias, problem.c_out)
+    names = registry.methods()
+    if method != "auto" and method not in names:
+        raise ValueError(f"method is {method!r}, valid methods are auto, {', '.join(names)}")
     entry = registry.get(choose(problem) if method == "auto" else method)
     supported = entry.supports(problem)
     if supported is not True:

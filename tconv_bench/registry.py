@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -103,6 +104,7 @@ def variant(
     return register
 
 
+@cache
 def _load() -> None:
     package = importlib.import_module("tconv_bench.variants")
     for module in pkgutil.iter_modules(package.__path__):
@@ -126,7 +128,7 @@ def get(name: str, device: str = "cpu") -> Variant:
     """The variant of a name; ValueError lists the valid names."""
     names = methods(device)
     if name not in names:
-        raise ValueError(f"method is {name!r}, valid methods on {device} are {', '.join(['auto', *names])}")
+        raise ValueError(f"method is {name!r}, valid methods on {device} are {', '.join(names)}")
     return _VARIANTS[name, device]
 
 
