@@ -28,7 +28,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from tconv_bench import jit, layers, machine, measure, registry, store, suite
+from tconv_bench import jit, layers, machine, measure, registry, store, suite, units
 from tconv_bench.problem import Problem
 from tconv_bench.store import Measurement
 
@@ -92,8 +92,8 @@ def explain(problem: Annotated[str, typer.Argument(help=f"One line such as {EXAM
     facts.add_row("weight", _shape(p.weight_shape))
     facts.add_row("output", _shape(p.out_shape))
     facts.add_row("output size", "\n".join([_FORMULA, *dict.fromkeys(_axis_formulas(p))]))
-    facts.add_row("arithmetic", f"{quantity(p.flops, 'FLOP')}, each useful product once")
-    facts.add_row("least traffic", f"{quantity(p.min_bytes, 'B')}: input, weight and output, each moved once")
+    facts.add_row("arithmetic", f"{units.flops(p.flops)}, each useful product once")
+    facts.add_row("least traffic", f"{units.size(p.min_bytes)}: input, weight and output, each moved once")
     facts.add_row("intensity", f"{p.flops / p.min_bytes:.3g} FLOP/B")
     out.print(facts)
     out.print(_needs_table(p))
@@ -119,7 +119,7 @@ def _needs_table(p: Problem) -> Table:
         answer = variant.supports(p)
         if answer is True:
             sizes = (variant.prepared_bytes(p), variant.workspace_bytes(p))
-            table.add_row(name, *(quantity(size, "B") for size in sizes), "")
+            table.add_row(name, *map(units.size, sizes), "")
         else:
             table.add_row(Text(name, style="dim"), "-", "-", answer)
     return table
@@ -132,7 +132,7 @@ def info() -> None:
     table = _facts_table("This machine")
     table.add_row("cpu", f"{facts['cpu']} ({facts['arch']}), {facts['cores']} usable cores")
     table.add_row("vectors", f"{machine.simd_bits()} bits")
-    table.add_row("memory", quantity(facts["ram"], "B") if facts["ram"] else "unknown")
+    table.add_row("memory", units.size(facts["ram"]) if facts["ram"] else "unknown")
     table.add_row("system", facts["os"])
     table.add_row("governor", facts["governor"] or "not readable")
     table.add_row("threads", f"{machine.threads()} ({machine.threading_layer()})")
@@ -279,12 +279,12 @@ def _result_cells(row: Measurement) -> list[str]:
         return ["wrong" if row.note.startswith("wrong") else "n/a", "", "", "", "", ""]
     speed = Problem.parse(row.problem).flops / row.median / 1e9
     return [
-        duration(row.median),
-        f"{duration(row.low)} - {duration(row.high)}",
+        units.seconds(row.median),
+        f"{units.seconds(row.low)} - {units.seconds(row.high)}",
         f"{speed:.3g}",
-        duration(row.prepare_seconds),
-        quantity(row.prepared_bytes, "B"),
-        quantity(row.workspace_bytes, "B"),
+        units.seconds(row.prepare_seconds),
+        units.size(row.prepared_bytes),
+        units.size(row.workspace_bytes),
     ]
 
 
@@ -330,7 +330,7 @@ def _winners_table(winners: list[Any]) -> Table:
         tie = f", tie of {len(row.tied)}" if row.winner == "tie" else ""
         ratio = f"{row.ratio:.2f}x{tie}" if row.ratio is not None else "the only one timed"
         fastest = _method(row.tied[0] if tie else row.winner)
-        table.add_row(row.label, fastest, duration(row.median_s), f"{row.gflops:.3g}", row.runner_up or "", ratio)
+        table.add_row(row.label, fastest, units.seconds(row.median_s), f"{row.gflops:.3g}", row.runner_up or "", ratio)
     table.caption = "A tie: the methods' 95 % intervals overlap."
     table.caption_justify = "left"
     return table
@@ -350,34 +350,6 @@ def _facts_table(title: str) -> Table:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
-
-
-def duration(seconds: float | None) -> str:
-    """Three digits and a unit.
-
-    >>> duration(0.00123), duration(None)
-    ('1.23 ms', '')
-    """
-    if seconds is None:
-        return ""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= scale:
-            return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds / 1e-9:.3g} ns"
-
-
-def quantity(number: float | None, unit: str) -> str:
-    """Three digits with a decimal prefix.
-
-    >>> quantity(8_389_632, "B"), quantity(40, "B")
-    ('8.39 MB', '40 B')
-    """
-    if number is None:
-        return ""
-    for prefix, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= scale:
-            return f"{number / scale:.3g} {prefix}{unit}"
-    return f"{number:g} {unit}"
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
-from tconv_bench import plots, registry
-from tconv_bench.plots import captions, rows, style, units
+from tconv_bench import plots, registry, units
+from tconv_bench.plots import captions, rows, style
 from tconv_bench.plots.rows import Layer
 from tconv_bench.store import SCHEMA, Measurement
 

@@ -48,7 +48,7 @@ def test_explain_shows_the_arithmetic(tconv) -> None:
     assert "(3-1)·2 - 1-1 + 1·(4-1) + 0 + 1 = 6" in text
     assert "1 x 2 x 6 x 6" in text
     # per axis 2+3+3+2 = 10 of the 12 meetings of 3 pixels and 4 taps stay
-    assert f"{2 * 4 * 2 * 10 * 10 / 1000:g} kFLOP" in text
+    assert f"{2 * 4 * 2 * 10 * 10 / 1000:.2f} kFLOP" in text
     assert f"{4 * (36 + 128 + 72)} B" in text
     assert "1.69 FLOP/B" in text
 

@@ -9,9 +9,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tconv_bench import plots, registry
-from tconv_bench.plots import memory, rows, style, sweeps, units, winners
-from tconv_bench.plots.units import X
+from tconv_bench import plots, registry, units
+from tconv_bench.plots import memory, rows, style, sweeps, winners
+from tconv_bench.units import X
 from tests.synthetic import METHODS, layer_rows, row, sweep_rows
 
 SMALL = "n1_ci8_i8x8_co8_k4x4_s2x2_p1x1"

@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tconv_bench import report, store
-from tconv_bench.plots import captions, units
+from tconv_bench import report, store, units
+from tconv_bench.plots import captions
 from tests.synthetic import layer_rows, row, sweep_rows
 
 SMALL = "n1_ci8_i8x8_co8_k4x4_s2x2_p1x1"

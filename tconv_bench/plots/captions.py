@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tconv_bench.plots import rows, style, units
+from tconv_bench import units
+from tconv_bench.plots import rows, style
 from tconv_bench.plots.heatmap import mean_speedups
 from tconv_bench.plots.memory import memory_points
 from tconv_bench.plots.rows import Layer

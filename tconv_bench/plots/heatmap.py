@@ -12,7 +12,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from tconv_bench.plots import rows, style, units
+from tconv_bench import units
+from tconv_bench.plots import rows, style
 from tconv_bench.plots.rows import Layer
 from tconv_bench.store import Measurement
 

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from tconv_bench.plots import rows, style, units
+from tconv_bench import units
+from tconv_bench.plots import rows, style
 from tconv_bench.plots.rows import Layer
 from tconv_bench.plots.style import Look
 from tconv_bench.problem import Problem

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from tconv_bench.plots import rows, style, units
+from tconv_bench import units
+from tconv_bench.plots import rows, style
 from tconv_bench.plots.rows import Layer, NothingToDrawError
 from tconv_bench.plots.style import Look
 from tconv_bench.problem import Problem

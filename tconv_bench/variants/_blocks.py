@@ -7,6 +7,7 @@ its phase, so within a phase neighbouring outputs read neighbouring inputs and e
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numba
@@ -40,6 +41,11 @@ def pack_weight(problem: Problem, weight: NDArray[Any]) -> NDArray[Any]:
     g = problem.groups
     split = weight.reshape(g, problem.c_in // g, problem.c_out // g, problem.taps)
     return np.array(split.transpose(0, 3, 1, 2), order="C")
+
+
+def packed_bytes(problem: Problem) -> int:
+    """Bytes of packed weights, in any order, and of the bias."""
+    return problem.itemsize * (prod(problem.weight_shape) + problem.c_out)
 
 
 def bias_or_zeros(problem: Problem, bias: NDArray[Any] | None) -> NDArray[Any]:

@@ -169,7 +169,7 @@ class Col2im(Variant):
             _overlap_add(images * g.c_out * g.oz * g.oy, sizes, images, cols, bias, out[first : first + images].reshape(-1))
 
     def prepared_bytes(self, problem: Problem) -> int:
-        return problem.itemsize * (int(np.prod(problem.weight_shape)) + problem.c_out)
+        return _blocks.packed_bytes(problem)
 
     def workspace_bytes(self, problem: Problem) -> int:
         g, t = problem.geometry, _tiling(problem)

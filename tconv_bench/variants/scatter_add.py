@@ -163,7 +163,7 @@ class ScatterAdd(Variant):
         _scatter(tasks, sizes, tiling, x.reshape(-1), weight, bias, out.reshape(-1))
 
     def prepared_bytes(self, problem: Problem) -> int:
-        return problem.itemsize * (int(np.prod(problem.weight_shape)) + problem.c_out)
+        return _blocks.packed_bytes(problem)
 
     def workspace_bytes(self, problem: Problem) -> int:
         g, t = problem.geometry, _tiling(problem)

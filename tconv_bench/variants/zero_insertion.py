@@ -99,7 +99,7 @@ class ZeroInsertion(Variant):
             forward.convolve(plain._replace(n=n), stretched[:n], weight, bias, out[first : first + images])
 
     def prepared_bytes(self, problem: Problem) -> int:
-        return problem.itemsize * (int(np.prod(problem.weight_shape)) + problem.c_out)
+        return _blocks.packed_bytes(problem)
 
     def workspace_bytes(self, problem: Problem) -> int:
         plain = _stretched_geometry(problem)

@@ -8,6 +8,7 @@ X = "\N{MULTIPLICATION SIGN}"
 NONE = "\N{EN DASH}"
 _TIMES = ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
 _BYTES = ((1, "B"), (1024, "KiB"), (1024**2, "MiB"), (1024**3, "GiB"), (1024**4, "TiB"))
+_FLOPS = ((1.0, "FLOP"), (1e3, "kFLOP"), (1e6, "MFLOP"), (1e9, "GFLOP"), (1e12, "TFLOP"))
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -45,6 +46,15 @@ def size(value: float | None) -> str:
     if value is None:
         return NONE
     return f"{value:.0f} B" if value < 1023.5 else _scaled(value, _BYTES, 1023.5)
+
+
+def flops(value: float) -> str:
+    """Operations in decimal units: ``51.4 MFLOP``.
+
+    >>> flops(51_380_224), flops(640)
+    ('51.4 MFLOP', '640 FLOP')
+    """
+    return _scaled(value, _FLOPS, 999.5)
 
 
 def size_tick(value: float) -> str:
