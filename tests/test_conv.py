@@ -140,7 +140,7 @@ def call(**changes: Any) -> Any:
         ({"x": np.ma.masked_equal(X, 3)}, TypeError, "x is a masked array, whose mask would be ignored"),
         ({"weight": W.astype(np.float32)}, TypeError, "weight has dtype float32, but must have x's dtype, float64"),
         ({"bias": np.zeros(2, int)}, TypeError, "bias has dtype int64, but must have x's dtype, float64"),
-        ({"method": "fft"}, ValueError, "method is 'fft', valid methods are auto, col2im, direct, matmul"),
+        ({"method": "fft"}, ValueError, r"method is 'fft', valid methods are auto, (.*, )?direct, .*zero_insertion"),
         ({"out": np.empty((2, 2, 6, 6))}, ValueError, r"out has shape \(2, 2, 6, 6\), but the result has \(2, 2, 6, 7\)"),
         ({"out": np.empty((2, 2, 6, 7), "f4")}, TypeError, "out has dtype float32, but must have x's dtype, float64"),
         ({"out": [1.0]}, TypeError, "out is a list, but must be a NumPy array"),
