@@ -172,6 +172,7 @@ class _Prepare(_Combination):
         self.problem, self.variant = problem, variant
         measure.compile_for(problem, variant)
         self.data = measure.make_data(problem)
+        variant.forget()
 
     def time_prepare(self, *values: Any) -> None:
         self.state = self.variant.prepare(self.problem, self.data.weight, self.data.bias)

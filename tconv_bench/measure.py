@@ -189,6 +189,7 @@ def make_case(problem: Problem, method: str) -> Case:
         raise NotImplementedError(answer)
     compile_for(problem, variant)
     data = make_data(problem)
+    variant.forget()
     start = perf_counter()
     state = variant.prepare(problem, data.weight, data.bias)
     seconds = perf_counter() - start

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tconv_bench.problem import Problem
@@ -130,8 +129,3 @@ def get(name: str, device: str = "cpu") -> Variant:
     if name not in names:
         raise ValueError(f"method is {name!r}, valid methods on {device} are {', '.join(names)}")
     return _VARIANTS[name, device]
-
-
-def output_dtype_matches(problem: Problem, array: NDArray[Any]) -> bool:
-    """Whether an array has the problem's dtype in native byte order."""
-    return bool(array.dtype == np.dtype(problem.dtype) and array.dtype.isnative)

@@ -46,10 +46,6 @@ MR = 6
 NV = 4 if VECTOR_BYTES == 64 else 2
 
 
-def _element(context, typ):
-    return context.get_data_type(typ)
-
-
 def _splat(builder, scalar, vector):
     lane0 = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
     lanes = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
@@ -107,7 +103,7 @@ def _tile(mr: int, nv: int, masked: bool):
     def codegen(context, builder, signature, args):
         a, a_off, a_row, a_k, b, b_off, b_k, c, c_off, c_row, k, add, n = args
         array_a, array_b, array_c = signature.args[0], signature.args[4], signature.args[7]
-        element = _element(context, array_a.dtype)
+        element = context.get_data_type(array_a.dtype)
         size = context.get_abi_sizeof(element)
         lanes = VECTOR_BYTES // size
         vector = ir.VectorType(element, lanes)
@@ -167,14 +163,14 @@ def _tile(mr: int, nv: int, masked: bool):
         builder.cbranch(builder.icmp_signed("<", next_index, k), loop, end)
 
         builder.position_at_end(end)
+        totals = []
         for pointer, before, after in zip(c_pointers, initial, following):
-            phi = builder.phi(vector)
-            phi.add_incoming(before, init_block)
-            phi.add_incoming(after, loop)
-            after_phi = phi
-            c_pointers[c_pointers.index(pointer)] = (pointer, after_phi)
-        for pointer, value in c_pointers:
-            memory.store(value, pointer, mask)
+            total = builder.phi(vector)
+            total.add_incoming(before, init_block)
+            total.add_incoming(after, loop)
+            totals.append((pointer, total))
+        for pointer, total in totals:
+            memory.store(total, pointer, mask)
         return context.get_dummy_value()
 
     def typing(typingctx, a, a_off, a_row, a_k, b, b_off, b_k, c, c_off, c_row, k, add, n):
