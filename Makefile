@@ -8,11 +8,14 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: bench test lint clean
+.PHONY: bench site test lint clean
 
 bench: $(READY)
 	$(BIN)/tconv-bench run --profile $(PROFILE)
 	$(BIN)/tconv-bench report --profile $(PROFILE) --output $(REPORT)
+
+site: $(READY)
+	$(BIN)/tconv-bench site
 
 test: $(READY)
 	$(BIN)/python -m pytest

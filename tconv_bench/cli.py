@@ -6,33 +6,22 @@ Exit codes: 2 for bad usage or input, 1 for a wrong result, 130 for Ctrl-C.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import groupby, product
 from pathlib import Path
-from time import monotonic
 from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
-from tconv_bench import jit, layers, machine, measure, registry, store, suite, units
+from tconv_bench import compare_cli, jit, layers, machine, measure, registry, store, suite, units
+from tconv_bench.console import EXAMPLE, epilog, err, out, say, shown
 from tconv_bench.problem import Problem
 from tconv_bench.store import Measurement
 
-EXAMPLE = "n1_ci512_i4x4_co256_k4x4_s2x2_p1x1"
 _FORMULA = "(in-1)·stride - pad_before - pad_after + dilation·(kernel-1) + output_padding + 1"
 app = typer.Typer(
     help="Every way to compute a transposed convolution, measured and explained.",
@@ -42,8 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+compare_cli.register(app)
 
 
 def main() -> None:
@@ -59,19 +47,11 @@ def main() -> None:
 
 
 def _stop(message: str, code: int) -> None:
-    _say(message)
+    say(message)
     sys.exit(code)
 
 
-def _say(message: str) -> None:
-    err.print(f"tconv-bench: {' '.join(message.split())}", markup=False)
-
-
-def _epilog(command: str) -> str:
-    return f"Example: [bold]tconv-bench {command}[/bold]"
-
-
-@app.command("list", epilog=_epilog("list"))
+@app.command("list", epilog=epilog("list"))
 def list_variants(device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu") -> None:
     """The registered variants: what --method takes, and where each comes from."""
     table = Table(title=f"Variants on {device}", title_justify="left")
@@ -83,7 +63,7 @@ def list_variants(device: Annotated[str, typer.Option(help="cpu or cuda.")] = "c
     out.print(table)
 
 
-@app.command(epilog=_epilog(f"explain {EXAMPLE}"))
+@app.command(epilog=epilog(f"explain {EXAMPLE}"))
 def explain(problem: Annotated[str, typer.Argument(help=f"One line such as {EXAMPLE}.")]) -> None:
     """A problem's sizes and arithmetic, and what each variant would need for it; nothing is computed."""
     p = Problem.parse(problem)
@@ -125,7 +105,7 @@ def _needs_table(p: Problem) -> Table:
     return table
 
 
-@app.command(epilog=_epilog("info"))
+@app.command(epilog=epilog("info"))
 def info() -> None:
     """The machine, versions, threads and folders that a measurement here would carry."""
     facts = machine.facts()
@@ -142,7 +122,7 @@ def info() -> None:
     out.print(table)
 
 
-@app.command(epilog=_epilog(f"run --profile quick[/bold], or [bold]tconv-bench run {EXAMPLE} --method direct"))
+@app.command(epilog=epilog(f"run --profile quick[/bold], or [bold]tconv-bench run {EXAMPLE} --method direct"))
 def run(
     problems: Annotated[
         list[str] | None, typer.Argument(help=f"Problems such as {EXAMPLE}; none: the asv suite.", metavar="[PROBLEM]...")
@@ -184,49 +164,16 @@ def _run_suite(profile: str, layers_file: Path | None) -> None:
 
         def on_progress(progress: suite.Progress) -> None:
             nonlocal last, show
-            show = show or stack.enter_context(_shown())
+            show = show or stack.enter_context(shown())
             last = progress
             show(progress)
 
         folder = suite.run(profile, layers_file=layers_file, on_progress=on_progress)
     for name, reason in last.failed.items():
-        _say(f"{name}: {reason}")
+        say(f"{name}: {reason}")
     out.print(f"{last.done} measurements of the {profile} profile in {folder}", markup=False, soft_wrap=True)
     if last.failed:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _shown() -> Iterator[Callable[[suite.Progress], None]]:
-    """A bar on a terminal; elsewhere a line every ten seconds."""
-    if not err.is_terminal:
-        yield _Lines()
-        return
-    columns = (
-        SpinnerColumn(),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("left"),
-        TextColumn("{task.description}", markup=False),
-    )
-    with Progress(*columns, console=err) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda p: bar.update(task, completed=p.done, total=p.total or None, description=p.current or "done")
-
-
-class _Lines:
-    """Progress for a log."""
-
-    def __init__(self) -> None:
-        self.due = 0.0
-
-    def __call__(self, progress: suite.Progress) -> None:
-        now = monotonic()
-        if now >= self.due or not progress.current:
-            self.due = now + 10
-            err.print(f"[{progress.done}/{progress.total or '?'}] {progress.current or 'done'}", markup=False)
 
 
 def _run_problems(named: list[tuple[str, str]], methods: list[str], save: Path | None, budget: float) -> None:
@@ -234,7 +181,7 @@ def _run_problems(named: list[tuple[str, str]], methods: list[str], save: Path |
     rows: list[Measurement] = []
     total = len(named) * len(methods)
     try:
-        with _shown() as show:
+        with shown() as show:
             for (label, text), name in product(named, methods):
                 show(suite.Progress(total, len(rows), f"{label}, {name}"))
                 rows.append(kept.get((text, name)) or _measured(label, text, name, save, budget))
@@ -288,7 +235,7 @@ def _result_cells(row: Measurement) -> list[str]:
     ]
 
 
-@app.command(epilog=_epilog("report --profile quick --output reports/here"))
+@app.command(epilog=epilog("report --profile quick --output reports/here"))
 def report(
     files: Annotated[
         list[Path] | None, typer.Argument(help="JSON-lines files of `run --save` to add.", metavar="[FILE]...")
@@ -311,11 +258,24 @@ def report(
     else:
         rows = store.read_asv(folder) + rows
         if not present:
-            _say("these results are of other sources than the present ones; `tconv-bench run` measures anew")
+            say("these results are of other sources than the present ones; `tconv-bench run` measures anew")
     with err.status("drawing the report"):
         written = page.write_report(rows, output)
     out.print(_winners_table(page.winner_rows(rows)))
     out.print(f"report: {written}", markup=False)
+
+
+@app.command(epilog=epilog("site"))
+def site(
+    output: Annotated[Path, typer.Option(help="The folder of the pages; an earlier site is replaced.")] = Path(".asv/html"),
+) -> None:
+    """Publish the suite's stored results as asv's pages, which open offline. Nothing is measured."""
+    from tconv_bench import site as pages
+
+    folder, note = pages.choose()
+    if note:
+        say(note)
+    out.print(f"site: {pages.publish(folder, output, say=say)}", markup=False, soft_wrap=True)
 
 
 def _winners_table(winners: list[Any]) -> Table:

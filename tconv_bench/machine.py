@@ -15,6 +15,7 @@ from typing import Any
 from tconv_bench import jit
 
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 @cache
@@ -135,3 +136,25 @@ def _ram_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return None
+
+
+@cache
+def flush_bytes_per_core() -> int:
+    """What each core must write so that all together empty their caches: twice its own and its share of the last level."""
+    shared = 0
+    for index in sorted(_CACHES.glob("index*")):
+        if _first_line(index / "type") not in ("Data", "Unified"):
+            continue
+        size, sharing = _kibibytes(_first_line(index / "size")), _count_cores(_first_line(index / "shared_cpu_list"))
+        shared += -(-size * 1024 // max(1, min(sharing, usable_cores())))
+    return 2 * shared or 64 * 1024**2
+
+
+def _kibibytes(text: str) -> int:
+    return int(text[:-1]) * {"K": 1, "M": 1024}.get(text[-1], 0) if text[:-1].isdigit() else 0
+
+
+def _count_cores(text: str) -> int:
+    """How many cores a list such as ``0-3,8`` names."""
+    ranges = [part.split("-") for part in text.split(",") if part]
+    return sum(int(ends[-1]) - int(ends[0]) + 1 for ends in ranges)

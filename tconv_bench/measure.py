@@ -233,14 +233,15 @@ def sample_times(
                 run()
             now = perf_counter()
             samples.append((now - start) / calls)
-            if now >= end or (len(samples) >= MIN_SAMPLES and _narrow(samples, width)):
+            if now >= end or (len(samples) >= MIN_SAMPLES and is_narrow(samples, width)):
                 return samples
     finally:
         if collecting:
             gc.enable()
 
 
-def _narrow(samples: list[float], width: float) -> bool:
+def is_narrow(samples: list[float], width: float) -> bool:
+    """Whether the 95 % interval of the median is at most ``width`` times the median."""
     low, high = median_interval(samples)
     return high - low <= width * sorted(samples)[len(samples) // 2]
 

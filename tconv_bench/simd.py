@@ -222,3 +222,43 @@ def rank_k(m, n, k, a, a_off, a_row, a_k, b, b_off, b_k, c, c_off, c_row, add):
             if i < m:
                 _tile_1_tail(a, a_off + i * a_row, a_row, a_k, b, b_off + j, b_k, c, c_off + i * c_row + j, c_row, k, add, left)
             j += lanes
+
+
+CHAINS = 16  # independent multiply-adds in flight: latency 4 x 2 units and more, within 16 or 32 registers
+
+
+@intrinsic
+def multiply_add_chains(typingctx, array, steps):
+    """``CHAINS`` vectors in registers, each ``steps`` times a = a*b + c with b, c = ``array[:2]``; a lane of their sum.
+
+    ``2 * lanes * CHAINS * steps`` operations that touch no memory: what the multiply-add units can do.
+    """
+
+    def codegen(context, builder, signature, args):
+        element = context.get_data_type(signature.args[0].dtype)
+        lanes = VECTOR_BYTES // context.get_abi_sizeof(element)
+        vector, i64 = ir.VectorType(element, lanes), ir.IntType(64)
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        # loaded, not constant, so that nothing is computed while compiling
+        b, c = (_splat(builder, builder.load(builder.gep(data, [ir.Constant(i64, i)])), vector) for i in range(2))
+        start = builder.block
+        loop, end = builder.append_basic_block("chain_loop"), builder.append_basic_block("chain_end")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        index = builder.phi(i64)
+        index.add_incoming(ir.Constant(i64, 0), start)
+        sums = [builder.phi(vector) for _ in range(CHAINS)]
+        following = [_multiply_add(builder, value, b, c) for value in sums]
+        for number, (phi, value) in enumerate(zip(sums, following)):
+            phi.add_incoming(ir.Constant(vector, [float(number)] * lanes), start)
+            phi.add_incoming(value, loop)
+        next_index = builder.add(index, ir.Constant(i64, 1))
+        index.add_incoming(next_index, loop)
+        builder.cbranch(builder.icmp_signed("<", next_index, args[1]), loop, end)
+        builder.position_at_end(end)
+        total = following[0]
+        for value in following[1:]:
+            total = builder.fadd(total, value)
+        return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+
+    return array.dtype(array, types.int64), codegen

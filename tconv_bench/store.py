@@ -7,12 +7,14 @@ versions and commit they came from. Files are append-only; a row is one line, wr
 from __future__ import annotations
 
 import ast
+import gzip
 import json
 import math
 import os
 import re
 import statistics
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -39,7 +41,7 @@ class Measurement:
     ``supports``, or "wrong result: ..."). ``low`` and ``high`` bound the median's 95 % confidence interval.
     """
 
-    suite: str  # "layers", "sizes", "channels", "kernels", "strides_paddings", "dimensions" or "cli"
+    suite: str  # "layers", "sizes", "channels", "kernels", "strides_paddings", "dimensions", "cli" or "compare"
     label: str  # a layer's name such as "DCGAN g2", or the problem's own text
     problem: str  # Problem's text form
     method: str
@@ -59,6 +61,19 @@ class Measurement:
     versions: dict[str, str] = field(default_factory=dict)
     commit: str = ""
     profile: str = ""  # "quick", "standard", "full" or ""
+    # What follows is filled by `tconv-bench compare` alone.
+    mode: str = ""  # "one-shot" (each call packs the weights) or "planned" (packed before); never compared with each other
+    cache: str = ""  # "hot" (called again at once) or "flushed" (the caches emptied before each call)
+    peer: bool = False  # another engine, not one of this project's variants
+    layout: str = ""  # "channels-first", or "channels-last" for an entrant that takes and gives that memory order
+    control: bool = False  # the second copy of the same code: the A/A control
+    revision: str = ""  # the commit that a `--against` entrant was built from
+    group: str = ""  # sets that were interleaved with each other share it; only those are compared
+    gflops: float | None = None  # Problem.flops / median / 1e9
+    roofline: float | None = None  # the roofline's least time / median, see ceilings.least_seconds
+    ceilings: dict[str, Any] = field(default_factory=dict)  # what the machine can do, measured in the same run
+    workspace_by: str = ""  # "memray" (native allocations too) or "tracemalloc" (NumPy's and Numba's)
+    settings: dict[str, Any] = field(default_factory=dict)  # width, budget, calls per sample, allocator, output given or fresh
 
 
 def utc_now() -> str:
@@ -97,15 +112,20 @@ def timing_fields(samples: Iterable[float]) -> dict[str, Any]:
 
 
 def append(path: Path | str, measurement: Measurement) -> None:
-    """Add one row, on the disk when this returns; an unfinished last line of an interrupted run is cut off first.
+    """Add one row; see ``append_all``."""
+    append_all(path, [measurement])
+
+
+def append_all(path: Path | str, measurements: Sequence[Measurement]) -> None:
+    """Add rows, on the disk when this returns; an unfinished last line of an interrupted run is cut off first.
 
     Raises:
         StoreError: the file cannot be written.
     """
-    line = json.dumps({"schema": SCHEMA, **asdict(measurement)}, allow_nan=False) + "\n"
+    lines = [json.dumps({"schema": SCHEMA, **asdict(row)}, allow_nan=False) + "\n" for row in measurements]
     with _opened(path) as file:
         _cut_torn_line(file)
-        file.write(line.encode())
+        file.write("".join(lines).encode())
         file.flush()
         os.fsync(file.fileno())
 
@@ -150,7 +170,7 @@ def _is_json(text: bytes) -> bool:
 
 
 def read(path: Path | str) -> list[Measurement]:
-    """All rows of a file, oldest first.
+    """All rows of a file, oldest first; one whose name ends in .gz is unpacked.
 
     An unfinished last line (an interrupted write) is dropped with a UserWarning.
 
@@ -159,8 +179,9 @@ def read(path: Path | str) -> list[Measurement]:
     """
     try:
         content = Path(path).read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror})") from None
+        content = gzip.decompress(content) if Path(path).suffix == ".gz" else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise StoreError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     rows = []
     lines = content.split(b"\n")
     for number, line in enumerate(lines, 1):

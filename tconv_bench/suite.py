@@ -231,7 +231,7 @@ class _Run:
         self.on_progress(progress)
 
     def _discover(self) -> Any:
-        with _collected_log() as messages:
+        with collected_log() as messages:
             try:
                 return self.asv.benchmarks.Benchmarks.discover(self.conf, None, [self.environment], [None])
             except self.asv.util.UserError as error:
@@ -385,7 +385,7 @@ def _cause(lines: list[str], otherwise: str) -> str:
 
 
 @contextmanager
-def _collected_log() -> Iterator[list[str]]:
+def collected_log() -> Iterator[list[str]]:
     """What asv reports goes to a list, not to the terminal."""
     messages: list[str] = []
 

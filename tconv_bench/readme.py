@@ -1,0 +1,126 @@
+"""The README's table: this project against other engines, made from stored comparison rows and never by hand."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tconv_bench import report, store, units, verdicts
+from tconv_bench.plots import versus_rows as versus
+from tconv_bench.plots import versus_scores as scores
+from tconv_bench.plots.versus_captions import percent
+from tconv_bench.plots.versus_scores import Score, Standing
+from tconv_bench.store import Measurement
+from tconv_bench.verdicts import Group
+
+BEGIN, END = "<!-- comparison:begin -->", "<!-- comparison:end -->"
+
+
+def table(measurements: list[Measurement]) -> str:
+    """Markdown: one line per engine with geometric means over the layers per mode and how the duels ended; below it, where.
+
+    Hot caches, at the thread count of most layers; flushed where nothing was measured hot.
+
+    Raises:
+        ValueError: no row in which this project meets another engine.
+    """
+    found = versus.compared(measurements)
+    modes = [(mode, groups) for mode in verdicts.MODES if (groups := _of_mode(found, mode))]
+    lines = {mode: {line.peer: line for line in scores.standings(groups)} for mode, groups in modes}
+    peers = list(dict.fromkeys(peer for standings in lines.values() for peer in standings))
+    if not peers:
+        raise ValueError("there is no comparison row in which this project meets another engine")
+    shown = [mode for mode in lines if lines[mode]]
+    heads = ["engine", *(f"{mode}: {ours}" for mode in shown for ours in ("`auto`", "best of ours"))]
+    rows = [[peer or "the best of them", *_cells(peer, [lines[mode] for mode in shown])] for peer in peers]
+    body = [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1)), *map(_line, rows)]
+    return "\n".join([*body, "", *_notes([group for mode, groups in modes if mode in shown for group in groups])])
+
+
+def _of_mode(found: Sequence[Group], mode: str) -> list[Group]:
+    return next((groups for cache in verdicts.CACHES if (groups := versus.condition(found, mode, cache))), [])
+
+
+def _cells(peer: str, modes: list[dict[str, Standing]]) -> list[str]:
+    return [
+        text
+        for standings in modes
+        for text in ((_cell(standings[peer].auto), _cell(standings[peer].best)) if peer in standings else (units.NONE,) * 2)
+    ]
+
+
+def _cell(total: Score | None) -> str:
+    return f"{units.times(total.mean)} ({total.wins}/{total.ties}/{total.losses})" if total else units.NONE
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _notes(groups: list[Group]) -> list[str]:
+    """What the numbers are, and where they come from."""
+    every = [row for group in groups for row in group.rows.values()]
+    layers = len({group.label for group in groups})
+    caches = " and ".join(dict.fromkeys(group.cache for group in groups))
+    spreads = scores.spreads(groups)
+    noise = f" Noise floor: {percent(verdicts.noise_floor(groups) or 0.0)} (median A/A spread)." if spreads else ""
+    dates = sorted({row.measured_at[:10] for row in every if row.measured_at})
+    facts = [
+        *dict.fromkeys(cpu for row in every if (cpu := row.machine.get("cpu"))),
+        f"{groups[0].threads} {'thread' if groups[0].threads == 1 else 'threads'}",
+        " to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "",
+        *dict.fromkeys(f"commit {report._short(row.commit)}" for row in every if row.commit),
+    ]
+    return [
+        f"The engine's time / ours over {layers} layers, {caches} caches: geometric mean, above 1 this project is faster. In",
+        "brackets won/tied/lost layers; a win needs 95 % intervals apart and a lead beyond the noise floor. `auto` is what a",
+        f"user gets, best of ours the fastest method per layer after the fact.{noise}",
+        f"{', '.join(fact for fact in facts if fact)}.",
+    ]
+
+
+def refresh(readme_path: Path | str, rows_path: Path | str) -> bool:
+    """Put the table of the stored rows between the README's two markers; returns whether the file changed.
+
+    The file is replaced at once or not at all, and keeps its line ends and permissions.
+
+    Raises:
+        ValueError: the markers are missing, doubled or in the wrong order, or the rows have nothing to compare.
+        StoreError: the rows cannot be read.
+        OSError: the README cannot be read or written.
+    """
+    path = Path(readme_path)
+    content = path.read_bytes().decode("utf-8")
+    for marker in (BEGIN, END):
+        if content.count(marker) != 1:
+            raise ValueError(
+                f"{path}: the marker {marker} stands there {content.count(marker)} times, but must stand there once"
+            )
+    head, _, rest = content.partition(BEGIN)
+    old, found, tail = rest.partition(END)
+    if not found:
+        raise ValueError(f"{path}: {END} stands before {BEGIN}")
+    newline = "\r\n" if "\r\n" in content else "\n"
+    new = newline + table(store.read(rows_path)).replace("\n", newline) + newline
+    if new == old:
+        return False
+    _replace(path, f"{head}{BEGIN}{new}{END}{tail}".encode())
+    return True
+
+
+def _replace(path: Path, content: bytes) -> None:
+    target = path.resolve()  # a link stays one
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, stat.S_IMODE(target.stat().st_mode))
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

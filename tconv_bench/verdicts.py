@@ -1,0 +1,209 @@
+"""What stored comparison rows say: which sets belong together, how far chance reaches, who is faster. Nothing is timed here.
+
+Sets that share ``Measurement.group`` were interleaved in random order; only those are compared. Every group holds an A/A
+control, the same code in a second process. Its spread::
+
+    max(high of both) / min(low of both) - 1,      low and high: the 95 % interval of the median
+
+is how far apart two equal things came out. The group's noise floor is that, or the median spread of the run's groups where
+that is larger. One entrant is faster than another where their intervals do not overlap and the ratio of their medians is beyond
+the floor; everything else is a tie.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from tconv_bench.problem import Problem
+from tconv_bench.store import Measurement
+
+SUITE = "compare"
+MODES = ("one-shot", "planned")
+CACHES = ("hot", "flushed")
+OWN_DEFAULT = "auto"
+
+
+@dataclass(frozen=True)
+class Group:
+    """One problem in one mode, cache state and thread count: every entrant's row, and the A/A control's."""
+
+    label: str
+    problem: Problem
+    mode: str
+    cache: str
+    threads: int
+    rows: dict[str, Measurement]  # by entrant, without the control
+    control: Measurement | None  # the second copy
+    floor: float | None = None  # see the module
+
+    @property
+    def timed(self) -> dict[str, Measurement]:
+        """The rows that have a time."""
+        return {name: row for name, row in self.rows.items() if row.median is not None}
+
+    @property
+    def spread(self) -> float | None:
+        """The A/A control's spread; None where either copy has no time."""
+        first = self.rows.get(self.control.method) if self.control else None
+        if self.control is None or first is None or first.median is None or self.control.median is None:
+            return None
+        return spread(first, self.control)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Who is fastest among some entrants of a group; ``winner`` is "" for a tie, of which ``tied`` lists the members."""
+
+    winner: str
+    fastest: str
+    median: float
+    tied: tuple[str, ...]
+    runner_up: str  # "" where there is one entrant only
+    ratio: float | None  # the runner-up's median / the fastest's
+
+
+def entrant(row: Measurement) -> str:
+    """What a row's competitor is called: its method, which copy where one was named twice, which commit with ``--against``."""
+    copy = row.settings.get("copy", 1)
+    return row.method + (f" #{copy}" if copy > 1 else "") + (f" @ {row.revision[:7]}" if row.revision else "")
+
+
+def spread(a: Measurement, b: Measurement) -> float:
+    """How far the intervals of two sets reach apart, as a part of the lower end."""
+    return max(_bound(a.high, a), _bound(b.high, b)) / min(_bound(a.low, a), _bound(b.low, b)) - 1
+
+
+def _bound(value: float | None, row: Measurement) -> float:
+    assert row.median is not None
+    return row.median if value is None else value
+
+
+def groups(measurements: Iterable[Measurement]) -> list[Group]:
+    """The newest group of each (label, problem, mode, cache, threads), in the order in which they were first met."""
+    members: dict[str, list[Measurement]] = {}
+    for row in measurements:
+        if row.suite == SUITE and row.group:
+            members.setdefault(row.group, []).append(row)
+    newest: dict[tuple[object, ...], list[Measurement]] = {}
+    for found in members.values():
+        row = found[0]
+        key = (row.label, row.problem, row.mode, row.cache, row.threads, row.device)
+        if key not in newest or found[0].measured_at >= newest[key][0].measured_at:
+            newest[key] = found
+    return _with_floors([_group(found) for found in newest.values()])
+
+
+def _group(found: list[Measurement]) -> Group:
+    first = found[0]
+    return Group(
+        first.label,
+        Problem.parse(first.problem),
+        first.mode,
+        first.cache,
+        first.threads or 1,
+        {entrant(row): row for row in found if not row.control},
+        next((row for row in found if row.control), None),
+    )
+
+
+def _with_floors(found: list[Group]) -> list[Group]:
+    medians = {kind: noise_floor(g for g in found if (g.mode, g.cache, g.threads) == kind) for kind in set(map(_kind, found))}
+    floors = [max((s for s in (g.spread, medians[_kind(g)]) if s is not None), default=None) for g in found]
+    return [Group(g.label, g.problem, g.mode, g.cache, g.threads, g.rows, g.control, floor) for g, floor in zip(found, floors)]
+
+
+def _kind(group: Group) -> tuple[str, str, int]:
+    return group.mode, group.cache, group.threads
+
+
+def noise_floor(found: Iterable[Group]) -> float | None:
+    """The median spread of the A/A controls of some groups; None where none was timed."""
+    spreads = [g.spread for g in found if g.spread is not None]
+    return statistics.median(spreads) if spreads else None
+
+
+def faster(a: Measurement, b: Measurement, floor: float | None) -> bool:
+    """Whether ``a`` is faster than ``b`` beyond chance: intervals apart, and medians apart by more than the floor."""
+    assert a.median is not None
+    assert b.median is not None
+    apart = _bound(b.low, b) > _bound(a.high, a)
+    return apart and b.median / a.median > 1 + (inf if floor is None else floor)
+
+
+def verdict(group: Group, names: Sequence[str] | None = None) -> Verdict | None:
+    """The fastest of the named entrants (default: all) that have a time; None where none has."""
+    timed = {name: row for name, row in group.timed.items() if names is None or name in names}
+    if not timed:
+        return None
+    order = sorted(timed, key=_by_median(timed))
+    best, rest = order[0], order[1:]
+    tied = [name for name in rest if not faster(timed[best], timed[name], group.floor)]
+    median = _by_median(timed)(best)
+    return Verdict(
+        winner="" if tied else best,
+        fastest=best,
+        median=median,
+        tied=(best, *tied) if tied else (),
+        runner_up=rest[0] if rest else "",
+        ratio=_by_median(timed)(rest[0]) / median if rest else None,
+    )
+
+
+def _by_median(timed: dict[str, Measurement]) -> Callable[[str], float]:
+    def key(name: str) -> float:
+        median = timed[name].median
+        assert median is not None
+        return median
+
+    return key
+
+
+def own(group: Group) -> list[str]:
+    """This project's entrants of a group."""
+    return [name for name, row in group.rows.items() if not row.peer]
+
+
+def peers(group: Group) -> list[str]:
+    """The other engines of a group."""
+    return [name for name, row in group.rows.items() if row.peer]
+
+
+def channels_first(group: Group) -> list[str]:
+    """The entrants that take and give channels-first memory, as NumPy and ONNX have it."""
+    return [name for name, row in group.rows.items() if row.layout != "channels-last"]
+
+
+@dataclass(frozen=True)
+class Duel:
+    """This project against the best peer on one group: ``ratio`` is the peer's median over ours."""
+
+    group: Group
+    ours: Measurement
+    peer: Measurement
+    ratio: float
+    outcome: str  # "win", "loss" or "tie"
+
+
+def duel(group: Group, ours: str | None = None) -> Duel | None:
+    """Our entrant (default: the fastest of ours) against the fastest peer; None where either side has no time."""
+    timed = group.timed
+    mine = [name for name in own(group) if name in timed and (ours is None or name == ours)]
+    theirs = [name for name in peers(group) if name in timed]
+    if not mine or not theirs:
+        return None
+    a, b = (timed[min(names, key=_by_median(timed))] for names in (mine, theirs))
+    assert a.median is not None
+    assert b.median is not None
+    outcome = "win" if faster(a, b, group.floor) else "loss" if faster(b, a, group.floor) else "tie"
+    return Duel(group, a, b, b.median / a.median, outcome)
+
+
+def break_even(planned: Measurement, one_shot: Measurement) -> float | None:
+    """Calls after which preparing once has paid: preparation / (one-shot time - planned time); inf where it never does."""
+    if planned.median is None or one_shot.median is None or planned.prepare_seconds is None:
+        return None
+    gain = one_shot.median - planned.median
+    return planned.prepare_seconds / gain if gain > 0 else inf
