@@ -29,16 +29,20 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numba
 import numpy as np
 
-from tconv_bench import ceilings, jit, machine, measure, peers, registry, store, verdicts, workers
+from tconv_bench import ceilings, jit, machine, measure, peers, registry, store, verdicts
 from tconv_bench.problem import Problem
 from tconv_bench.store import Measurement
 from tconv_bench.suite import Progress
 from tconv_bench.workers import Pool, UnsupportedError, WorkerError
 
 AUTO = verdicts.OWN_DEFAULT
-SAMPLE_SECONDS = 0.002
+SAMPLE_SECONDS = 0.005
+# Untimed calls before a hot sample. A core that slept comes late: with one such call and samples of 2 ms, a kernel of 0.55 ms
+# read 0.55 or 1.1 ms by chance (DCGAN g2, two virtual cores).
+WARM_SECONDS = 0.005
 MIN_ROUNDS = 7
 ROWS = Path(".compare/rows.jsonl")
 
@@ -221,6 +225,8 @@ class _Session:
         self.pool, self.settings, self.trees = pool, settings, trees
         self.random = random.Random(settings.seed)
         self.ceilings: dict[str, Any] = {}
+        numba.set_num_threads(settings.threads)
+        self.waker = ceilings.Waker(settings.threads)
 
     def rows_of(self, group: Group) -> list[Measurement]:
         """All rows of a group: one per entrant and cache state."""
@@ -243,7 +249,10 @@ class _Session:
 
     def _ask_own(self, op: str) -> dict[str, Any]:
         try:
-            return self.pool.of("own 1 ", self.trees[""]).ask(op, threads=self.settings.threads)
+            process = self.pool.of("own 1 ", self.trees[""])
+            process.ask("drop")  # answers when it has started
+            self.waker.wake()
+            return process.ask(op, threads=self.settings.threads)
         except WorkerError as error:
             raise CompareError(f"the machine's limits could not be measured: {error}") from None
 
@@ -321,9 +330,10 @@ class _Session:
         return len(times) >= MIN_ROUNDS and spent >= self.settings.budget
 
     def _sample(self, entrant: Entrant, cache: str, calls: int, seconds: float) -> float:
-        warm = seconds < workers.WARM_BELOW
+        warm = WARM_SECONDS if seconds < 4 * WARM_SECONDS else 0.0  # a longer call fills the caches itself
         flush = machine.flush_bytes_per_core()
-        answer = self._ask(entrant, "sample", calls=calls, warm=warm, flushed=cache == "flushed", flush_bytes=flush)
+        self.waker.wake()
+        answer = self._ask(entrant, "sample", calls=calls, warm_seconds=warm, flushed=cache == "flushed", flush_bytes=flush)
         return float(answer["seconds"])
 
     @contextmanager

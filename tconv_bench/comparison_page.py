@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from tconv_bench import report, units, verdicts
 from tconv_bench.plots import comparison, style
 from tconv_bench.plots import versus_rows as versus
 from tconv_bench.plots import versus_scores as scores
-from tconv_bench.plots.versus_captions import ends, percent
+from tconv_bench.plots.versus_captions import ends
 from tconv_bench.plots.versus_scores import Score
 from tconv_bench.store import Measurement
 from tconv_bench.verdicts import Group
@@ -82,7 +81,7 @@ def _template() -> jinja2.Template:
     )
     sheet = re.search(r"<style>(.*?)</style>", loader.get_source(environment, "report.html")[0], re.DOTALL)
     assert sheet is not None
-    environment.globals["look_of_the_report"] = Markup(sheet[1])  # both pages share one style sheet
+    environment.globals["look_of_the_report"] = sheet[1]  # both pages share one style sheet
     return environment.get_template("comparison.html")
 
 
@@ -127,7 +126,7 @@ def lead(found: Sequence[Group]) -> list[str]:
         if best is None:
             continue
         text = f"{mode.capitalize()}, {cache} caches: the best of ours is {_speed(best)} of the best other engine"
-        text += f" ({ends(best)} on {best.count} layers)"
+        text += f" ({ends(best)} on {versus.count(best.count, 'layer')})"
         text += f"; auto alone is {_speed(auto)} ({ends(auto)})." if auto is not None else "."
         sentences.append(text)
     return sentences
@@ -141,7 +140,7 @@ def _facts(every: list[Measurement], found: list[Group]) -> list[tuple[str, str]
     """Where the rows come from, and how far chance reaches in them."""
     spreads = scores.spreads(found)
     noise = (
-        f"{percent(_middle(spreads))} median, {percent(spreads[-1])} at most, over {len(spreads)} A/A controls"
+        f"{versus.percent(_middle(spreads))} median, {versus.percent(spreads[-1])} at most, over {len(spreads)} A/A controls"
         if spreads
         else "no A/A control was timed, so nothing counts as faster"
     )
@@ -169,7 +168,7 @@ def _middle(values: list[float]) -> float:
 def _settings(row: Measurement) -> str:
     width, budget, allocator = (row.settings.get(key) for key in ("width", "budget", "allocator"))
     parts = [
-        f"until the 95 % interval is {percent(width)} wide" if width else "",
+        f"until the 95 % interval is {versus.percent(width)} wide" if width else "",
         f"or {units.seconds(budget)} were spent" if budget else "",
         f"allocator {allocator}" if allocator else "",
     ]
@@ -193,7 +192,7 @@ def _score_lines(groups: list[Group], mode: str, cache: str) -> list[dict[str, s
             "layers": str(best.count),
             **_score_cells("best", best),
             **_score_cells("auto", auto),
-            "noise": f"{percent(_middle(spreads))} ({percent(spreads[-1])})" if spreads else units.NONE,
+            "noise": f"{versus.percent(_middle(spreads))} ({versus.percent(spreads[-1])})" if spreads else units.NONE,
         }
         if not lines or any(lines[0][name] != text for name, text in cells.items()):
             lines.append({"condition": f"{mode}, {cache}", "entrants": entrants, **cells})
@@ -222,7 +221,7 @@ def _loss_cells(duel: verdicts.Duel) -> dict[str, Any]:
         "peer": verdicts.entrant(duel.peer),
         "peer_time": units.seconds(duel.peer.median),
         "ratio": units.times(1 / duel.ratio),
-        "floor": percent(group.floor or 0.0),
+        "floor": versus.percent(group.floor or 0.0),
     }
 
 
@@ -257,7 +256,7 @@ def _tables(found: list[Group], threads: int) -> list[dict[str, Any]]:
     for count, mode, cache in kinds:
         groups = [g for g in found if (g.threads, g.mode, g.cache) == (count, mode, cache)]
         if groups:
-            name = f"{mode.capitalize()}, {cache} caches, {count} {'thread' if count == 1 else 'threads'}"
+            name = f"{mode.capitalize()}, {cache} caches, {versus.count(count, 'thread')}"
             size = sum(len(group.timed) for group in groups)
             tables.append({"name": name, "size": size, "text": table_text(groups, planned=mode == "planned")})
     return tables
@@ -286,7 +285,7 @@ def _cells(row: Measurement, fastest: float) -> list[str]:
         units.seconds(row.minimum),
         units.times(median / fastest),
         units.significant(row.gflops) if row.gflops is not None else units.NONE,
-        percent(row.roofline) if row.roofline is not None else units.NONE,
+        versus.percent(row.roofline) if row.roofline is not None else units.NONE,
         units.size(row.workspace_bytes),
         *([units.seconds(row.prepare_seconds)] if row.mode == "planned" else []),
     ]

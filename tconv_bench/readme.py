@@ -11,7 +11,6 @@ from pathlib import Path
 from tconv_bench import report, store, units, verdicts
 from tconv_bench.plots import versus_rows as versus
 from tconv_bench.plots import versus_scores as scores
-from tconv_bench.plots.versus_captions import percent
 from tconv_bench.plots.versus_scores import Score, Standing
 from tconv_bench.store import Measurement
 from tconv_bench.verdicts import Group
@@ -66,16 +65,17 @@ def _notes(groups: list[Group]) -> list[str]:
     layers = len({group.label for group in groups})
     caches = " and ".join(dict.fromkeys(group.cache for group in groups))
     spreads = scores.spreads(groups)
-    noise = f" Noise floor: {percent(verdicts.noise_floor(groups) or 0.0)} (median A/A spread)." if spreads else ""
+    noise = f" Noise floor: {versus.percent(verdicts.noise_floor(groups) or 0.0)} (median A/A spread)." if spreads else ""
     dates = sorted({row.measured_at[:10] for row in every if row.measured_at})
     facts = [
         *dict.fromkeys(cpu for row in every if (cpu := row.machine.get("cpu"))),
-        f"{groups[0].threads} {'thread' if groups[0].threads == 1 else 'threads'}",
+        versus.count(groups[0].threads, "thread"),
         " to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "",
         *dict.fromkeys(f"commit {report._short(row.commit)}" for row in every if row.commit),
     ]
+    scope = f"{versus.count(layers, 'layer')}, {caches} caches"
     return [
-        f"The engine's time / ours over {layers} layers, {caches} caches: geometric mean, above 1 this project is faster. In",
+        f"The engine's time / ours over {scope}: geometric mean, above 1 this project is faster. In",
         "brackets won/tied/lost layers; a win needs 95 % intervals apart and a lead beyond the noise floor. `auto` is what a",
         f"user gets, best of ours the fastest method per layer after the fact.{noise}",
         f"{', '.join(fact for fact in facts if fact)}.",

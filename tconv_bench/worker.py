@@ -19,6 +19,7 @@ sys.path[:] = [path for path in sys.path if os.path.abspath(path or ".") != _HER
 import gc  # noqa: E402
 import json  # noqa: E402
 import tempfile  # noqa: E402
+import threading  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from contextlib import AbstractContextManager, nullcontext  # noqa: E402
@@ -28,9 +29,10 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-QUIET_STEP = 0.001  # seconds between two looks at the process' own CPU time
-QUIET_SHARE = 0.1  # of a core: below that, nothing spins
-QUIET_LIMIT = 0.5  # seconds after which it is taken as it is
+QUIET_STEP = 0.0005  # seconds between two looks at the other threads
+QUIET_LOOKS = 3  # looks in a row at which all of them must sleep
+QUIET_LIMIT = 2.0  # seconds after which the process is taken as it is
+TASKS = Path("/proc/self/task")
 PAGE = 4096
 
 
@@ -55,6 +57,13 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Any:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
+def poisoned(problem: Any) -> Any:
+    """An output in which an element that is never written shows: NaN, or the largest integer."""
+    out = aligned(problem.out_shape, problem.dtype)
+    out.fill(np.nan if out.dtype.kind == "f" else np.iinfo(out.dtype).max)
+    return out
+
+
 def load(folder: Path, name: str) -> Any:
     """One of the problem's arrays in memory of this process."""
     stored = np.load(folder / f"{name}.npy", mmap_mode="r")
@@ -64,13 +73,29 @@ def load(folder: Path, name: str) -> Any:
 
 
 def wait_until_quiet() -> None:
-    """Return when this process' threads have stopped spinning."""
+    """Return when this process' other threads have stopped spinning."""
     end = perf_counter() + QUIET_LIMIT
-    while perf_counter() < end:
-        wall, used = perf_counter(), process_time()
+    looks = 0
+    while looks < QUIET_LOOKS and perf_counter() < end:
         sleep(QUIET_STEP)
-        if process_time() - used < QUIET_SHARE * (perf_counter() - wall):
-            return
+        looks = 0 if _is_busy() else looks + 1
+
+
+def _is_busy() -> bool:
+    """Whether another thread runs. The process' CPU time would tell late: it counts other threads once per clock tick."""
+    if not TASKS.is_dir():
+        used = process_time()
+        sleep(0.01)
+        return process_time() - used > 0.001
+    own = str(threading.get_native_id())
+    return any(task.name != own and _state(task) == "R" for task in TASKS.iterdir())
+
+
+def _state(task: Path) -> str:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # it ended meanwhile
+        return ""
 
 
 class Flusher:
@@ -93,6 +118,19 @@ def _pin(core: int | None) -> None:
         os.sched_setaffinity(0, {core})
 
 
+class Repeated:
+    """Calls for a while: what comes next finds hot caches and every core awake."""
+
+    def __init__(self, call: Callable[[], Any], seconds: float):
+        self.call, self.seconds = call, seconds
+
+    def __call__(self) -> None:
+        """Call until the time is over, at least once unless it is zero."""
+        end = perf_counter() + self.seconds
+        while perf_counter() < end:
+            self.call()
+
+
 def own_entrant(name: str, mode: str, problem: Any, folder: Path) -> Ready:
     """A variant of the package, or "auto"."""
     import tconv_bench
@@ -112,8 +150,7 @@ def own_entrant(name: str, mode: str, problem: Any, folder: Path) -> Ready:
     start = perf_counter()
     state = variant.prepare(problem, weight, bias)
     seconds = perf_counter() - start
-    out = aligned(problem.out_shape, problem.dtype)
-    out.fill(np.nan if out.dtype.kind == "f" else np.iinfo(out.dtype).max)
+    out = poisoned(problem)
     kept = variant.prepared_bytes(problem)
     return Ready(
         lambda: variant.run(state, x, out), lambda value: out, output="given", prepare_seconds=seconds, prepared_bytes=kept
@@ -133,8 +170,7 @@ def peer_entrant(name: str, mode: str, problem: Any, folder: Path, threads: int)
     if mode == "one-shot":
         ready = Ready(peer.one_shot(problem, x, weight, bias), lambda value: peer.result(value, None), output="fresh")
     else:
-        out = aligned(problem.out_shape, problem.dtype)
-        out.fill(np.nan)
+        out = poisoned(problem)
         start = perf_counter()
         state = peer.prepare(problem, weight, bias)
         seconds = perf_counter() - start
@@ -184,13 +220,13 @@ class Worker:
         return {"calls": max(1, round(calls * wanted / seconds)), "seconds": seconds / calls}
 
     def sample(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Seconds per call: of ``calls`` calls after an untimed one, or of a single call on empty caches."""
+        """Seconds per call: of ``calls`` calls after untimed ones, or of a single call on empty caches."""
         ready, calls = self.ready[request["id"]], request["calls"]
         before: Callable[[], Any] = lambda: None  # noqa: E731
         if request["flushed"]:
             before = self.flush = self.flush or Flusher(request["flush_bytes"])
-        elif request["warm"]:
-            before = ready.call
+        else:
+            before = Repeated(ready.call, request["warm_seconds"])
         return {"seconds": self._timed(ready, calls, before) / calls}
 
     def _timed(self, ready: Ready, calls: int, before: Callable[[], Any] = lambda: None) -> float:

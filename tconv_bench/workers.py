@@ -17,13 +17,19 @@ from typing import Any
 
 from tconv_bench import jit
 
-WARM_BELOW = 0.02  # seconds; a longer call fills the caches itself and is not called once more before a sample
 SCRIPT = jit.PACKAGE / "worker.py"
 TIMEOUT = 900.0  # seconds for one answer: compiling a model takes the longest
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 # A fresh output is memory that was used before, for everyone: page faults of new memory would cost an engine that cannot
-# write into a given array more than its arithmetic (fill of new memory 4 GB/s, of old 20). Read by glibc, ignored elsewhere.
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62), "MALLOC_TOP_PAD_": str(2**26)}
+# write into a given array more than its arithmetic (fill of new memory 4 GB/s, of old 20). Huge pages, because which small ones
+# a process gets is chance that stays with it: one kernel on 8 MiB of weights took 403 us in one process, 532 in another.
+# Read by glibc, ignored elsewhere.
+ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**62),
+    "MALLOC_TOP_PAD_": str(2**26),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
 
 
 class WorkerError(RuntimeError):

@@ -151,7 +151,8 @@ def test_a_slower_tree_is_found_against_its_commit(tree: Path, tmp_path: Path):
     source = tree / "tconv_bench" / "variants" / "direct.py"
     before = source.read_text()
     try:
-        source.write_text(before.replace("        _gather(tasks", "        __import__('time').sleep(0.01)\n        _gather(tasks"))
+        slowed = "        __import__('time').sleep(0.01)\n        _gather(tasks"
+        source.write_text(before.replace("        _gather(tasks", slowed))
         assert "sleep" in source.read_text()
         done = run(tree, TINY, "--variants", "direct", "--against", "HEAD", "--save", str(tmp_path / "rows.jsonl"))
     finally:
@@ -213,7 +214,7 @@ def test_a_worker_says_what_is_wrong_and_lives_on(tmp_path: Path):
         assert process.ask("make", **request) == {"output": "fresh"}
         assert measure.wrong(problem, data, np.load(tmp_path / "out.npy")) == ""
         for flushed in (False, True):
-            answer = process.ask("sample", id="a", calls=1, warm=True, flushed=flushed, flush_bytes=2**20)
+            answer = process.ask("sample", id="a", calls=1, warm_seconds=0.001, flushed=flushed, flush_bytes=2**20)
             assert 0 < answer["seconds"] < 1
         assert process.ask("drop") == {}
     finally:

@@ -1,16 +1,16 @@
 """PyTorch on the CPU: eager in both memory orders, and compiled with the weights packed.
 
-Eager calls go to oneDNN where it takes the problem (float32, output_padding below the stride), else to a GEMM and col2im.
-``torch.compile`` with inductor's ``freezing`` makes the weights constants and reorders them once for oneDNN:
-``torch.ops.mkldnn._convolution_transpose_pointwise`` stands in the code it generates for 2-D and 3-D problems that are not
-depthwise and have output_padding below the stride; the others call the eager function. Its inputs and outputs stay
-channels-first.
+Eager float32 calls go to oneDNN, unless they are small or output_padding reaches the stride; the others are a GEMM and col2im.
+``torch.compile`` with inductor's ``freezing`` makes the weights constants and packs them for oneDNN: its code calls
+``torch.ops.mkldnn._convolution_transpose_pointwise`` for 2-D and 3-D problems of one group, or several input channels in each,
+and output_padding below the stride. It calls the eager function for the others. Inputs and outputs stay channels-first.
 
 Source: Paszke et al., "PyTorch", NeurIPS 2019; Ansel et al., "PyTorch 2", ASPLOS 2024.
 """
 
 from __future__ import annotations
 
+import operator
 import os
 import shutil
 import sys
@@ -56,7 +56,7 @@ class Eager(TorchPeer):
     output="fresh",
 )
 class EagerChannelsLast(TorchPeer):
-    """The same on tensors in channels-last memory."""
+    """The same on tensors in channels-last memory. What oneDNN does not take in 3-D comes back channels-first all the same."""
 
 
 @peer(
@@ -83,6 +83,12 @@ class Compiled(TorchPeer):
         if not (Path(headers) / "Python.h").is_file():
             return f"torch.compile needs Python's C headers, and {headers} has no Python.h: install python3-dev"
         return True
+
+    def supports(self, problem: Problem) -> Literal[True] | str:
+        """Weights that inductor packs must be float32: it tries the others too, and fails to compile."""
+        if problem.dtype != "float32" and _is_packed(problem):
+            return f"PyTorch's compiler packs weights of float32 for oneDNN and fails on {problem.dtype}; use 'torch'"
+        return super().supports(problem)
 
     def set_threads(self, threads: int) -> None:
         """Also imports the compiler."""
@@ -111,6 +117,11 @@ class Compiled(TorchPeer):
     def one_shot(self, problem: Problem, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None) -> Callable[[], Any]:
         """Nobody compiles for one call."""
         raise NotImplementedError("torch-compiled takes weights only when it compiles; use 'torch'")
+
+
+def _is_packed(problem: Problem) -> bool:
+    depthwise = problem.groups > 1 and problem.groups == problem.c_in
+    return problem.ndim > 1 and not depthwise and all(map(operator.lt, problem.output_padding, problem.stride))
 
 
 @contextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
 from io import BytesIO, StringIO
@@ -22,15 +23,17 @@ from PIL import Image
 
 from tconv_bench import registry
 
-# 8 in at 200 dpi is 1600 px; shown 830 px wide, 8 pt of type is 11.5 px high.
+# 8 in at 200 dpi are 1600 px; shown 830 px wide, 8 pt of type is 11.5 px high.
 WIDTH = 8.0
-DPI = 200
+PIXELS = 1600
 LEVELS = 64  # of a colour map, so that an indexed PNG has colours left for type
 SMALL = 8.0
 INK = "#1f2328"
 FAINT = "#656d76"
 RULE = "#d0d7de"
 GAP = "#eceff2"
+OURS, THEIRS = "#004488", "#BB5566"  # this project and other engines, where a figure tells only those two apart
+AUTO = ("#16213e", "*")  # "auto" is a choice among variants, none of them
 _SPARE = (("#882255", "P"), ("#44AA99", "X"), ("#999933", "h"), ("#332288", "<"), ("#AA4499", ">"), ("#117733", "p"))
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -80,6 +83,11 @@ class Look:
         """The colour, darkened until type in it has a contrast of 4.5 on white."""
         return readable(self.color)
 
+    @property
+    def stroke(self) -> str:
+        """The colour, darkened until a thin line in it has a contrast of 2.2 on white; most have that as they are."""
+        return readable(self.color, 2.2)
+
 
 @contextmanager
 def _project_style() -> Iterator[None]:
@@ -101,15 +109,16 @@ def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """Colour and marker per series: the registry's, else spare ones picked by the name and free among ``names``."""
+    """Colour and marker per series: the registry's, the peers', else spare ones picked by name and free among ``names``."""
     found: dict[str, Look] = {}
     unknown = []
     for name in sorted(set(names)):
-        method, _, device = name.removesuffix(")").partition(" (")
-        try:
-            entry = registry.get(method, device or "cpu")
+        entry = registered(name)
+        if entry is not None:
             found[name] = Look(entry.color, entry.marker)
-        except ValueError:
+        elif name == "auto":
+            found[name] = Look(*AUTO)
+        else:
             unknown.append(name)
     for name in unknown:
         start = zlib.crc32(name.encode())
@@ -117,6 +126,18 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
         used = {look.color for look in found.values()}
         found[name] = Look(*next((pair for pair in order if pair[0] not in used), order[0]))
     return found
+
+
+def registered(name: str) -> Any:
+    """The variant or peer of a series, which knows its title, source, colour and marker; None where there is none."""
+    method, _, device = name.removesuffix(")").partition(" (")
+    with suppress(ValueError):
+        return registry.get(method, device or "cpu")
+    try:
+        peers = importlib.import_module("tconv_bench.peers")
+    except ImportError:
+        return None
+    return peers.get(method) if method in peers.names() else None
 
 
 def heading(name: str, columns: int) -> str:
@@ -146,61 +167,86 @@ def text_on(color: Any) -> str:
     return "white" if 1.05 / (light + 0.05) > (light + 0.05) / (luminance(INK) + 0.05) else INK
 
 
-def readable(color: str) -> str:
-    """``color``, darkened until it has a contrast of 4.5 on white."""
+def readable(color: str, contrast: float = 4.5) -> str:
+    """``color``, darkened until it has a contrast of 4.5 (or as given) on white."""
     rgb = to_rgb(color)
-    while 1.05 / (luminance(rgb) + 0.05) < 4.5:
+    while 1.05 / (luminance(rgb) + 0.05) < contrast:
         rgb = (rgb[0] * 0.95, rgb[1] * 0.95, rgb[2] * 0.95)
     return matplotlib.colors.to_hex(rgb)
 
 
-def sheet(body: float, title: str, subtitle: str, *, key: float = 0.0) -> Figure:
-    """A figure ``body`` inches high below a heading, with ``key`` inches between for a legend or a colour bar."""
-    lines = wrap(subtitle, 112)
+def sheet(body: float, title: str, subtitle: str, *, key: float = 0.0, width: float = WIDTH, margin: float = 0.0) -> Figure:
+    """A figure ``body`` inches high below a heading, with ``key`` inches between for a legend or a colour bar.
+
+    ``margin`` inches stay free at either side, for type that another font may draw wider.
+    """
+    lines = wrap(subtitle, round(14 * width))
     head = 0.42 + 0.17 * len(lines) + key
-    figure = Figure(figsize=(WIDTH, body + head), layout="constrained")
+    figure = Figure(figsize=(width, body + head), layout="constrained")
     total = body + head
     engine = figure.get_layout_engine()
     assert engine is not None
-    engine.set(rect=(0.0, 0.0, 1.0, body / total))  # type: ignore[call-arg]
-    figure.text(0.012, 1 - 0.1 / total, title, fontsize=12, fontweight="bold", va="top")
-    figure.text(0.012, 1 - 0.34 / total, "\n".join(lines), fontsize=9, color=FAINT, va="top", linespacing=1.3)
+    engine.set(rect=(margin / width, 0.0, 1 - 2 * margin / width, body / total))  # type: ignore[call-arg]
+    left = 0.096 / width
+    figure.text(left, 1 - 0.1 / total, title, fontsize=12, fontweight="bold", va="top")
+    figure.text(left, 1 - 0.34 / total, "\n".join(lines), fontsize=9, color=FAINT, va="top", linespacing=1.3)
     return figure
 
 
-def add_legend(figure: Figure, palette: dict[str, Look], body: float, *, line: bool = True) -> None:
-    """Keys, six to a row, in the gap that ``sheet`` left above the body."""
+def add_legend(figure: Figure, palette: dict[str, Look], body: float, *, line: bool = True, columns: int = 6) -> None:
+    """Keys, ``columns`` to a row, in the gap that ``sheet`` left above the body."""
     dash: Literal["-", "none"] = "-" if line else "none"
     handles = [Line2D([], [], color=k.color, marker=k.marker, linestyle=dash, label=name) for name, k in palette.items()]
     figure.legend(
         handles=handles,
         loc="lower left",
         bbox_to_anchor=(0.004, body / figure.get_figheight()),
-        ncols=min(6, len(handles)),
+        ncols=min(columns, len(handles)),
         columnspacing=1.6,
         handlelength=1.8 if line else 1.0,
         borderaxespad=0.1,
     )
 
 
-def legend_height(names: Iterable[Any]) -> float:
+def legend_height(names: Iterable[Any], columns: int = 6) -> float:
     """Inches that ``add_legend`` needs."""
-    return 0.1 + 0.2 * -(-len(list(names)) // 6)
+    return 0.1 + 0.2 * -(-len(list(names)) // columns)
 
 
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """Write ``name``.png (1600 px wide) and ``name``.svg (type as paths); the same figure gives the same bytes."""
+    return save_png(figure, folder, name), save_svg(figure, folder, name)
+
+
+def save_png(figure: Figure, folder: Path, name: str, pixels: int = PIXELS) -> Path:
+    """Write ``name``.png, ``pixels`` wide; the same figure gives the same bytes."""
+    content = BytesIO()
+    write(figure, content, format="png", dpi=pixels / figure.get_figwidth())
+    path = _at(folder, name, "png")
+    _indexed(Image.open(content).convert("RGB")).save(path, optimize=True)
+    return path
+
+
+def save_svg(figure: Figure, folder: Path, name: str) -> Path:
+    """Write ``name``.svg, type as paths; the same figure gives the same bytes."""
+    content = StringIO()
+    write(figure, content, format="svg", metadata={"Date": None, "Creator": None})
+    path = _at(folder, name, "svg")
+    path.write_text(lean(content.getvalue()), encoding="utf-8", newline="\n")
+    return path
+
+
+def _at(folder: Path, name: str, suffix: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-    pixels, text = BytesIO(), StringIO()
-    with _project_style():
+    return folder / f"{name}.{suffix}"
+
+
+def write(figure: Figure, target: Any, *, fonttype: str = "path", **how: Any) -> None:
+    """The figure into a file object, laid out once whatever it is written as; in SVG type is paths, or text for "none"."""
+    with _project_style(), matplotlib.rc_context({"svg.fonttype": fonttype}):
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        figure.savefig(pixels, format="png", dpi=DPI)
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    _indexed(Image.open(pixels).convert("RGB")).save(png, optimize=True)
-    svg.write_text(lean(text.getvalue()), encoding="utf-8", newline="\n")
-    return png, svg
+        figure.savefig(target, **how)
 
 
 def _indexed(image: Image.Image) -> Image.Image:
