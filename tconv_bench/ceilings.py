@@ -26,7 +26,8 @@ from tconv_bench.jit import kernel
 from tconv_bench.problem import Problem
 
 STEPS = 200_000
-SAMPLES = 7
+SAMPLES = 15
+WARM_SECONDS = 0.03  # two virtual cores that had slept for 10 ms ran at half of their speed for 10 to 12 ms
 WORKING_SETS = tuple(2**power for power in range(17, 30))  # 128 KiB to 512 MiB
 _SAMPLE_SECONDS = 0.004
 
@@ -62,38 +63,6 @@ def fma_peak(dtype: str) -> float:
     return 2.0 * lanes * simd.CHAINS * STEPS * parts / seconds
 
 
-class Waker:
-    """Brings all cores to their full speed before something is timed.
-
-    Cores that idled come back slowly. On a virtual machine, both of two virtual cores that had slept for 10 ms ran at half of
-    their speed for the next 10 to 12 ms, as if they shared one core; after 3 ms of sleep, for 0.2 ms.
-    """
-
-    STEPS = 20_000  # 0.1 ms
-    FULL = 0.85  # of the best speed seen
-
-    def __init__(self, threads: int):
-        self.parts = threads
-        self.factors, self.totals = np.array([0.5, 1.0], np.float32), np.zeros(threads, np.float32)
-        self._seconds()
-        self.best = min(self._seconds() for _ in range(500))
-
-    def _seconds(self) -> float:
-        start = perf_counter()
-        _chains(self.parts, self.factors, self.STEPS, self.totals)
-        return perf_counter() - start
-
-    def wake(self, limit: float = 0.5) -> bool:
-        """Compute on all threads until that is as fast as it can be; False where it was not within ``limit`` seconds."""
-        end = perf_counter() + limit
-        while perf_counter() < end:
-            seconds = self._seconds()
-            self.best = min(self.best, seconds)
-            if self.best >= self.FULL * seconds:
-                return True
-        return False
-
-
 def bandwidths(kind: str, working_sets: Sequence[int] = WORKING_SETS) -> list[tuple[int, float]]:
     """(bytes of the working set, bytes moved per second) of "copy" or "fill", smallest first."""
     if kind not in ("copy", "fill"):
@@ -127,8 +96,10 @@ def _touched(count: int) -> NDArray[np.float32]:
 def _best_seconds(run: Callable[[], object]) -> float:
     """Seconds of a call: the best of several samples, since a ceiling is what can be reached."""
     run()
-    start = perf_counter()
-    run()
+    end = perf_counter() + WARM_SECONDS
+    while perf_counter() < end:
+        start = perf_counter()
+        run()
     calls = max(1, round(_SAMPLE_SECONDS / max(perf_counter() - start, 1e-9)))
     samples = []
     for _ in range(SAMPLES):

@@ -29,7 +29,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numba
 import numpy as np
 
 from tconv_bench import ceilings, jit, machine, measure, peers, registry, store, verdicts
@@ -40,9 +39,6 @@ from tconv_bench.workers import Pool, UnsupportedError, WorkerError
 
 AUTO = verdicts.OWN_DEFAULT
 SAMPLE_SECONDS = 0.005
-# Untimed calls before a hot sample. A core that slept comes late: with one such call and samples of 2 ms, a kernel of 0.55 ms
-# read 0.55 or 1.1 ms by chance (DCGAN g2, two virtual cores).
-WARM_SECONDS = 0.005
 MIN_ROUNDS = 7
 ROWS = Path(".compare/rows.jsonl")
 
@@ -225,8 +221,6 @@ class _Session:
         self.pool, self.settings, self.trees = pool, settings, trees
         self.random = random.Random(settings.seed)
         self.ceilings: dict[str, Any] = {}
-        numba.set_num_threads(settings.threads)
-        self.waker = ceilings.Waker(settings.threads)
 
     def rows_of(self, group: Group) -> list[Measurement]:
         """All rows of a group: one per entrant and cache state."""
@@ -249,10 +243,7 @@ class _Session:
 
     def _ask_own(self, op: str) -> dict[str, Any]:
         try:
-            process = self.pool.of("own 1 ", self.trees[""])
-            process.ask("drop")  # answers when it has started
-            self.waker.wake()
-            return process.ask(op, threads=self.settings.threads)
+            return self.pool.of("own 1 ", self.trees[""]).ask(op, threads=self.settings.threads)
         except WorkerError as error:
             raise CompareError(f"the machine's limits could not be measured: {error}") from None
 
@@ -307,13 +298,12 @@ class _Session:
     def _samples(self, group: Group, cache: str) -> tuple[dict[str, list[float]], dict[str, int]]:
         """Seconds per call of each entrant, one per round; and the calls of a sample."""
         calls: dict[str, int] = {}
-        first: dict[str, float] = {}
         times: dict[str, list[float]] = {}
         for entrant in group.running:
             with self._failing(group, entrant):
                 answer = self._ask(entrant, "calls", seconds=SAMPLE_SECONDS)
                 calls[entrant.id] = answer["calls"] if cache == "hot" else 1
-                first[entrant.id], times[entrant.id] = answer["seconds"], []
+                times[entrant.id] = []
         spent = dict.fromkeys(times, 0.0)
         while active := [e for e in group.running if not self._finished(times[e.id], spent[e.id])]:
             if all(_is_narrow(times[e.id], self.settings.width) for e in active):
@@ -322,19 +312,16 @@ class _Session:
             for entrant in active:
                 start = perf_counter()
                 with self._failing(group, entrant):
-                    times[entrant.id].append(self._sample(entrant, cache, calls[entrant.id], first[entrant.id]))
+                    times[entrant.id].append(self._sample(entrant, cache, calls[entrant.id]))
                 spent[entrant.id] += perf_counter() - start
         return times, calls
 
     def _finished(self, times: list[float], spent: float) -> bool:
         return len(times) >= MIN_ROUNDS and spent >= self.settings.budget
 
-    def _sample(self, entrant: Entrant, cache: str, calls: int, seconds: float) -> float:
-        warm = WARM_SECONDS if seconds < 4 * WARM_SECONDS else 0.0  # a longer call fills the caches itself
+    def _sample(self, entrant: Entrant, cache: str, calls: int) -> float:
         flush = machine.flush_bytes_per_core()
-        self.waker.wake()
-        answer = self._ask(entrant, "sample", calls=calls, warm_seconds=warm, flushed=cache == "flushed", flush_bytes=flush)
-        return float(answer["seconds"])
+        return float(self._ask(entrant, "sample", calls=calls, flushed=cache == "flushed", flush_bytes=flush)["seconds"])
 
     @contextmanager
     def _failing(self, group: Group, entrant: Entrant) -> Iterator[None]:

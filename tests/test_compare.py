@@ -214,7 +214,7 @@ def test_a_worker_says_what_is_wrong_and_lives_on(tmp_path: Path):
         assert process.ask("make", **request) == {"output": "fresh"}
         assert measure.wrong(problem, data, np.load(tmp_path / "out.npy")) == ""
         for flushed in (False, True):
-            answer = process.ask("sample", id="a", calls=1, warm_seconds=0.001, flushed=flushed, flush_bytes=2**20)
+            answer = process.ask("sample", id="a", calls=1, flushed=flushed, flush_bytes=2**20)
             assert 0 < answer["seconds"] < 1
         assert process.ask("drop") == {}
     finally:
