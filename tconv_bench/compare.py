@@ -40,6 +40,8 @@ from tconv_bench.workers import Pool, UnsupportedError, WorkerError
 AUTO = verdicts.OWN_DEFAULT
 SAMPLE_SECONDS = 0.005
 MIN_ROUNDS = 7
+WEIGHED = " weighed"
+LARGE_BYTES = 2**28  # of input, weight and output; a process that held more is ended, for its allocator gives nothing back
 ROWS = Path(".compare/rows.jsonl")
 
 
@@ -239,6 +241,9 @@ class _Session:
             name = uuid.uuid4().hex
             found += self._rows(group, cache, name, *self._samples(group, cache))
         self.pool.drop()
+        if group.problem.min_bytes > LARGE_BYTES:
+            for entrant in group.entrants:
+                self.pool.end(entrant.process)
         return found
 
     def _ask_own(self, op: str) -> dict[str, Any]:
@@ -291,9 +296,12 @@ class _Session:
                 continue
             try:
                 request = self._request(group, entrant, folder)
-                group.memory[entrant.id] = self._ask(entrant, "memory", apart=" weighed", out_bytes=out_bytes, **request)
+                group.memory[entrant.id] = self._ask(entrant, "memory", apart=WEIGHED, out_bytes=out_bytes, **request)
             except (WorkerError, UnsupportedError):
                 continue
+            finally:
+                if group.problem.min_bytes > LARGE_BYTES:
+                    self.pool.end(entrant.process + WEIGHED)
 
     def _samples(self, group: Group, cache: str) -> tuple[dict[str, list[float]], dict[str, int]]:
         """Seconds per call of each entrant, one per round; and the calls of a sample."""

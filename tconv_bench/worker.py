@@ -61,13 +61,6 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Any:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def poisoned(problem: Any) -> Any:
-    """An output in which an element that is never written shows: NaN, or the largest integer."""
-    out = aligned(problem.out_shape, problem.dtype)
-    out.fill(np.nan if out.dtype.kind == "f" else np.iinfo(out.dtype).max)
-    return out
-
-
 def load(folder: Path, name: str) -> Any:
     """One of the problem's arrays in memory of this process."""
     stored = np.load(folder / f"{name}.npy", mmap_mode="r")
@@ -144,12 +137,29 @@ class Warmed:
                 return
 
 
-def own_entrant(name: str, mode: str, problem: Any, folder: Path) -> Ready:
+class Arrays:
+    """A problem's input, weight, bias and planned output: the entrants of a process take turns on the same memory."""
+
+    def __init__(self, problem: Any, folder: Path):
+        self.problem = problem
+        self.x, self.weight, self.bias = (load(folder, name) for name in ("x", "weight", "bias"))
+        self._out: Any = None
+
+    @property
+    def out(self) -> Any:
+        """The output, poisoned anew whenever it is asked for."""
+        if self._out is None:
+            self._out = aligned(self.problem.out_shape, self.problem.dtype)
+        self._out.fill(np.nan if self._out.dtype.kind == "f" else np.iinfo(self._out.dtype).max)
+        return self._out
+
+
+def own_entrant(name: str, mode: str, problem: Any, arrays: Arrays) -> Ready:
     """A variant of the package, or "auto"."""
     import tconv_bench
     from tconv_bench import conv, measure, registry
 
-    x, weight, bias = (load(folder, array) for array in ("x", "weight", "bias"))
+    x, weight, bias = arrays.x, arrays.weight, arrays.bias
     variant = registry.get(conv.choose(problem) if name == "auto" else name)
     answer = variant.supports(problem)
     if answer is not True:
@@ -163,14 +173,14 @@ def own_entrant(name: str, mode: str, problem: Any, folder: Path) -> Ready:
     start = perf_counter()
     state = variant.prepare(problem, weight, bias)
     seconds = perf_counter() - start
-    out = poisoned(problem)
+    out = arrays.out
     kept = variant.prepared_bytes(problem)
     return Ready(
         lambda: variant.run(state, x, out), lambda value: out, output="given", prepare_seconds=seconds, prepared_bytes=kept
     )
 
 
-def peer_entrant(name: str, mode: str, problem: Any, folder: Path, threads: int) -> Ready:
+def peer_entrant(name: str, mode: str, problem: Any, arrays: Arrays, threads: int) -> Ready:
     """Another engine behind the contract of ``tconv_bench.peers``."""
     from tconv_bench import peers
 
@@ -179,11 +189,11 @@ def peer_entrant(name: str, mode: str, problem: Any, folder: Path, threads: int)
         if answer is not True:
             raise Unsupported(answer)
     peer.set_threads(threads)
-    x, weight, bias = (load(folder, array) for array in ("x", "weight", "bias"))
+    x, weight, bias = arrays.x, arrays.weight, arrays.bias
     if mode == "one-shot":
         ready = Ready(peer.one_shot(problem, x, weight, bias), lambda value: peer.result(value, None), output="fresh")
     else:
-        out = poisoned(problem)
+        out = arrays.out
         start = perf_counter()
         state = peer.prepare(problem, weight, bias)
         seconds = perf_counter() - start
@@ -201,6 +211,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.ready: dict[str, Ready] = {}
+        self.arrays: dict[str, Arrays] = {}  # of one problem, by the folder they came from
         self.flush: Flusher | None = None
 
     def make(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -215,13 +226,16 @@ class Worker:
     def _entrant(self, request: dict[str, Any]) -> Ready:
         from tconv_bench.problem import Problem
 
-        problem, folder = Problem.parse(request["problem"]), Path(request["folder"])
+        problem, folder = Problem.parse(request["problem"]), request["folder"]
+        if folder not in self.arrays:
+            self.arrays = {folder: Arrays(problem, Path(folder))}
+        arrays = self.arrays[folder]
         if request["peer"]:
-            return peer_entrant(request["method"], request["mode"], problem, folder, request["threads"])
+            return peer_entrant(request["method"], request["mode"], problem, arrays, request["threads"])
         import numba
 
         numba.set_num_threads(request["threads"])
-        return own_entrant(request["method"], request["mode"], problem, folder)
+        return own_entrant(request["method"], request["mode"], problem, arrays)
 
     def calls(self, request: dict[str, Any]) -> dict[str, Any]:
         """How many calls fill a sample."""
@@ -292,6 +306,7 @@ class Worker:
     def drop(self, request: dict[str, Any]) -> dict[str, Any]:
         """Forget what was made ready."""
         self.ready.clear()
+        self.arrays.clear()
         gc.collect()
         return {}
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -138,11 +137,17 @@ class Pool:
         """Whether the process of a name runs."""
         return (name, tree) in self.processes and self.processes[name, tree].alive
 
-    def drop(self, names: Sequence[str] | None = None) -> None:
+    def drop(self) -> None:
         """Let the processes forget what they made ready."""
-        for (name, _), process in self.processes.items():
-            if process.alive and (names is None or name in names):
+        for process in self.processes.values():
+            if process.alive:
                 process.ask("drop")
+
+    def end(self, name: str) -> None:
+        """End the processes of a name, whatever tree they serve."""
+        for (its_name, _), process in self.processes.items():
+            if its_name == name:
+                process.end()
 
     def __enter__(self) -> Pool:
         return self
