@@ -82,6 +82,14 @@ def test_no_winner_is_named_inside_the_noise(other: float, spread: float, contro
     assert (verdict.winner, verdict.tied) == ("", ("direct", "auto"))
 
 
+def test_an_entrant_that_is_as_fast_in_its_better_mode_does_not_lose():
+    two_modes = row("direct", 1.5, 0.01, samples=(1.0,) * 4 + (1.5,) * 20)
+    found = group(row("auto", 1.0, samples=(1.0,) * 24), two_modes, control())
+    assert verdicts.verdict(found).tied == ("auto", "direct")
+    slow = replace(two_modes, samples=(1.2,) * 4 + (1.5,) * 20)
+    assert verdicts.verdict(group(row("auto", 1.0), slow, control())).winner == "auto"
+
+
 def test_without_a_control_nobody_wins():
     found = group(row("auto", 1.0), row("direct", 0.5))
     assert found.floor is None
