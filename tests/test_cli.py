@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from tconv_bench import cli, registry, store
+from tconv_bench import cli, console, registry, store
 
 PROBLEM = "n1_ci4_i3x3_co2_k4x4_s2x2_p1x1"
 
@@ -14,8 +15,9 @@ PROBLEM = "n1_ci4_i3x3_co2_k4x4_s2x2_p1x1"
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """(exit code, stdout, stderr) of ``tconv-bench arguments``."""
     monkeypatch.setattr("sys.argv", ["tconv-bench", *map(str, arguments)])
-    monkeypatch.setattr(cli, "out", cli.Console(width=160, highlight=False))
-    monkeypatch.setattr(cli, "err", cli.Console(width=160, stderr=True, highlight=False, soft_wrap=True))
+    for module in (cli, console):
+        monkeypatch.setattr(module, "out", Console(width=160, highlight=False))
+        monkeypatch.setattr(module, "err", Console(width=160, stderr=True, highlight=False, soft_wrap=True))
     with pytest.raises(SystemExit) as stop:
         cli.main()
     captured = capsys.readouterr()

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tconv_bench import compare, jit, measure, store, workers
+from tconv_bench import compare, jit, machine, measure, store, workers
 from tconv_bench.cli import main
 from tconv_bench.problem import Problem
 
@@ -135,16 +135,26 @@ def test_a_killed_run_goes_on_where_it_was(tree: Path, tmp_path: Path):
     assert store.read(path) == rows
 
 
-def test_an_incomplete_group_is_measured_again(tree: Path, tmp_path: Path):
-    path = tmp_path / "rows.jsonl"
-    arguments = [TINY, "--variants", "direct", "--save", str(path)]
-    assert run(tree, *arguments).returncode == 0
-    both = store.read(path)
-    path.write_bytes(path.read_bytes().split(b"\n")[0] + b'\n{"schema": 1, "sui')
-    assert run(tree, *arguments).returncode == 0
-    rows = store.read(path)
-    assert rows[0] == both[0]
-    assert [row.control for row in rows] == [False, False, True]
+def test_only_a_whole_group_of_these_sources_and_threads_counts_as_measured():
+    settings = compare.Settings(modes=("planned",), caches=("hot", "flushed"), threads=2)
+    competitors = compare.entrants(["direct", "col2im"], [])
+    sources = machine.versions()["sources"]
+
+    def rows(cache: str, **changes) -> list[store.Measurement]:
+        values = {"suite": "compare", "label": "a", "problem": TINY, "mode": "planned", "cache": cache, "group": cache}
+        values |= {"threads": 2, "versions": {"sources": sources}, "median": 1.0} | changes
+        return [store.Measurement(method=e.method, control=e.control, **values) for e in competitors]
+
+    def kept(found: list[store.Measurement]) -> int:
+        groups = compare._complete_groups(found, competitors, settings)
+        return len(groups.get(("a", TINY, "planned"), []))
+
+    assert kept(rows("hot") + rows("flushed")) == 6
+    assert kept(rows("hot")) == 0
+    assert kept(rows("hot") + rows("flushed")[:-1]) == 0
+    assert kept(rows("hot") + rows("flushed", threads=1)) == 0
+    assert kept(rows("hot") + rows("flushed", versions={"sources": "others"})) == 0
+    assert kept(rows("hot")[:1] + rows("hot", group="again") + rows("flushed")) == 6
 
 
 def test_a_slower_tree_is_found_against_its_commit(tree: Path, tmp_path: Path):
