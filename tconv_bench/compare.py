@@ -353,6 +353,7 @@ class _Session:
             label=group.label,
             problem=str(group.problem),
             method=entrant.method,
+            device=peers.get(entrant.method).device if entrant.peer else "cpu",
             note=note,
             threads=self.settings.threads,
             measured_at=store.utc_now(),

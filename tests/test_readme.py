@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tconv_bench import methods
+from tconv_bench import methods, readme
 from tconv_bench.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -43,3 +43,9 @@ def test_the_commands_exist():
         done = CliRunner().invoke(app, [command, "--help"])
         assert done.exit_code == 0
         assert "Example:" in done.output
+
+
+def test_the_comparison_is_what_the_committed_rows_say(tmp_path: Path):
+    copy = tmp_path / "README.md"
+    copy.write_text(README, encoding="utf-8")
+    assert readme.refresh(copy, ROOT / "reports" / "zen4-2core-comparison" / "rows.jsonl.gz") is False
