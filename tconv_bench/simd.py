@@ -224,6 +224,149 @@ def rank_k(m, n, k, a, a_off, a_row, a_k, b, b_off, b_k, c, c_off, c_row, add):
             j += lanes
 
 
+def _taps_tile(mr: int, nv: int):
+    """Intrinsic: C[mr, nv vectors] += sum over taps t and k of A_t[mr, k] * B_t[k, nv vectors], the sums held in registers.
+
+    A_t starts at ``a_at + taps[2t]``, B_t at ``b_at + taps[2t + 1]``.
+    """
+
+    def codegen(context, builder, signature, args):
+        _, a_at, a_row, a_k, _, b_at, b_k, _, first, count, k, _, c_at, c_row = args
+        element = context.get_data_type(signature.args[0].dtype)
+        size = context.get_abi_sizeof(element)
+        lanes = VECTOR_BYTES // size
+        vector, i64 = ir.VectorType(element, lanes), ir.IntType(64)
+        memory = _Memory(builder, vector, size)
+        data_a, data_b, data_taps, data_c = (
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 4, 7, 11)
+        )
+
+        def constant(value):
+            return ir.Constant(i64, value)
+
+        def phi_from(value, block):
+            phi = builder.phi(value.type)
+            phi.add_incoming(value, block)
+            return phi
+
+        a_rows = [builder.mul(a_row, constant(m)) for m in range(mr)]
+        c_pointers = []
+        for m in range(mr):
+            row = memory.address(data_c, builder.add(c_at, builder.mul(c_row, constant(m))))
+            c_pointers += [memory.address(row, constant(v * lanes)) for v in range(nv)]
+        initial = [memory.load(p) for p in c_pointers]
+        start = builder.block
+        tap_loop, k_loop, tap_end, end = (builder.append_basic_block(f"taps_{name}") for name in ("tap", "k", "next", "end"))
+        has_work = builder.and_(builder.icmp_signed(">", count, constant(0)), builder.icmp_signed(">", k, constant(0)))
+        builder.cbranch(has_work, tap_loop, end)
+
+        builder.position_at_end(tap_loop)
+        tap = phi_from(constant(0), start)
+        outer = [phi_from(value, start) for value in initial]
+        entry = builder.mul(builder.add(first, tap), constant(2))
+        a_tap = builder.add(a_at, builder.load(builder.gep(data_taps, [entry])))
+        b_tap = builder.add(b_at, builder.load(builder.gep(data_taps, [builder.add(entry, constant(1))])))
+        builder.branch(k_loop)
+
+        builder.position_at_end(k_loop)
+        index, at_a, at_b = phi_from(constant(0), tap_loop), phi_from(a_tap, tap_loop), phi_from(b_tap, tap_loop)
+        sums = [phi_from(value, tap_loop) for value in outer]
+        b_row = memory.address(data_b, at_b)
+        b_vectors = [memory.load(memory.address(b_row, constant(v * lanes))) for v in range(nv)]
+        following = []
+        for m in range(mr):
+            pointer = memory.address(data_a, builder.add(at_a, a_rows[m]))
+            broadcast = _splat(builder, builder.load(pointer, align=size), vector)
+            following += [_multiply_add(builder, broadcast, b_vectors[v], sums[m * nv + v]) for v in range(nv)]
+        next_index = builder.add(index, constant(1))
+        for phi, value in (
+            (index, next_index), (at_a, builder.add(at_a, a_k)), (at_b, builder.add(at_b, b_k)), *zip(sums, following),
+        ):  # fmt: skip
+            phi.add_incoming(value, k_loop)
+        builder.cbranch(builder.icmp_signed("<", next_index, k), k_loop, tap_end)
+
+        builder.position_at_end(tap_end)
+        next_tap = builder.add(tap, constant(1))
+        for phi, value in ((tap, next_tap), *zip(outer, following)):
+            phi.add_incoming(value, tap_end)
+        builder.cbranch(builder.icmp_signed("<", next_tap, count), tap_loop, end)
+
+        builder.position_at_end(end)
+        totals = []
+        for before, after in zip(initial, following):
+            total = phi_from(before, start)
+            total.add_incoming(after, tap_end)
+            totals.append(total)
+        for pointer, total in zip(c_pointers, totals):
+            memory.store(total, pointer)
+        return context.get_dummy_value()
+
+    def typing(typingctx, a, a_at, a_row, a_k, b, b_at, b_k, taps, first, count, k, c, c_at, c_row):
+        i = types.int64
+        return types.void(a, i, i, i, b, i, i, taps, i, i, i, c, i, i), codegen
+
+    return intrinsic(typing)
+
+
+_taps_6_wide = _taps_tile(6, NV)
+_taps_4_wide = _taps_tile(4, NV)
+_taps_3_wide = _taps_tile(3, NV)
+_taps_2_wide = _taps_tile(2, NV)
+_taps_1_wide = _taps_tile(1, NV)
+_taps_6_half = _taps_tile(6, NV // 2)
+_taps_4_half = _taps_tile(4, NV // 2)
+_taps_3_half = _taps_tile(3, NV // 2)
+_taps_2_half = _taps_tile(2, NV // 2)
+_taps_1_half = _taps_tile(1, NV // 2)
+_taps_6_one = _taps_tile(6, 1)
+_taps_4_one = _taps_tile(4, 1)
+_taps_3_one = _taps_tile(3, 1)
+_taps_2_one = _taps_tile(2, 1)
+_taps_1_one = _taps_tile(1, 1)
+
+
+@njit(nogil=True)
+def add_taps(m, vectors, a, a_at, a_row, a_k, b, b_at, b_k, taps, first, count, k, c, c_at, c_row):
+    """C[m, n] += sum over taps t and k of A_t[m, k] * B_t[k, n], with all sums in registers.
+
+    ``m`` is 6, 4, 3, 2 or 1; n counts ``vectors`` (NV, NV/2 or 1) whole vectors, all of which are read and written. Tap t of
+    ``first ... first + count - 1`` has A_t[i, p] at ``a_at + taps[2t] + i*a_row + p*a_k`` and B_t[p, j] at
+    ``b_at + taps[2t + 1] + p*b_k + j``; C[i, j] stands at ``c_at + i*c_row + j``.
+    """
+    if vectors == NV:
+        if m == 6:
+            _taps_6_wide(a, a_at, a_row, a_k, b, b_at, b_k, taps, first, count, k, c, c_at, c_row)
+        elif m == 4:
+            _taps_4_wide(a, a_at, a_row, a_k, b, b_at, b_k, taps, first, count, k, c, c_at, c_row)
+        elif m == 3:
+            _taps_3_wide(a, a_at, a_row, a_k, b, b_at, b_k, taps, first, count, k, c, c_at, c_row)
+        elif m == 2:
+            _taps_2_wide(a, a_at, a_row, a_k, b, b_at, b_k, taps, first, count, k, c, c_at, c_row)
+        else:
+            _taps_1_wide(a, a_at, a_row, a_k, b, b_at, b_k, taps, first, count, k, c, c_at, c_row)
+    elif vectors == 1:
+        if m == 6:
+            _taps_6_one(a, a_at, a_row, a_k, b, b_at, b_k, taps, first, count, k, c, c_at, c_row)
+        elif m == 4:
+            _taps_4_one(a, a_at, a_row, a_k, b, b_at, b_k, taps, first, count, k, c, c_at, c_row)
+        elif m == 3:
+            _taps_3_one(a, a_at, a_row, a_k, b, b_at, b_k, taps, first, count, k, c, c_at, c_row)
+        elif m == 2:
+            _taps_2_one(a, a_at, a_row, a_k, b, b_at, b_k, taps, first, count, k, c, c_at, c_row)
+        else:
+            _taps_1_one(a, a_at, a_row, a_k, b, b_at, b_k, taps, first, count, k, c, c_at, c_row)
+    elif m == 6:
+        _taps_6_half(a, a_at, a_row, a_k, b, b_at, b_k, taps, first, count, k, c, c_at, c_row)
+    elif m == 4:
+        _taps_4_half(a, a_at, a_row, a_k, b, b_at, b_k, taps, first, count, k, c, c_at, c_row)
+    elif m == 3:
+        _taps_3_half(a, a_at, a_row, a_k, b, b_at, b_k, taps, first, count, k, c, c_at, c_row)
+    elif m == 2:
+        _taps_2_half(a, a_at, a_row, a_k, b, b_at, b_k, taps, first, count, k, c, c_at, c_row)
+    else:
+        _taps_1_half(a, a_at, a_row, a_k, b, b_at, b_k, taps, first, count, k, c, c_at, c_row)
+
+
 CHAINS = 16  # independent multiply-adds in flight: latency 4 x 2 units and more, within 16 or 32 registers
 
 
