@@ -224,6 +224,308 @@ def rank_k(m, n, k, a, a_off, a_row, a_k, b, b_off, b_k, c, c_off, c_row, add):
             j += lanes
 
 
+def _phi_from(builder, value, block):
+    phi = builder.phi(value.type)
+    phi.add_incoming(value, block)
+    return phi
+
+
+def _taps_tile(mr: int, nv: int):
+    """Intrinsic: C[mr, nv vectors] = start + sum over taps t and k of A_t[k, mr] * B_t[k, nv vectors], sums in registers.
+
+    A_t starts at ``a_at + taps[2t]``, B_t at ``b_at + taps[2t + 1]``; ``start`` is C itself, or ``bias[m]`` in every lane.
+    """
+
+    def codegen(context, builder, signature, args):
+        _, a_at, a_k, _, b_at, b_k, _, first, count, k, from_c, _, bias_at, _, c_at, c_row = args
+        element = context.get_data_type(signature.args[0].dtype)
+        size = context.get_abi_sizeof(element)
+        lanes = VECTOR_BYTES // size
+        vector, i64 = ir.VectorType(element, lanes), ir.IntType(64)
+        memory = _Memory(builder, vector, size)
+        data_a, data_b, data_taps, data_bias, data_c = (
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3, 6, 11, 13)
+        )
+
+        def constant(value):
+            return ir.Constant(i64, value)
+
+        c_pointers = []
+        for m in range(mr):
+            row = memory.address(data_c, builder.add(c_at, builder.mul(c_row, constant(m))))
+            c_pointers += [memory.address(row, constant(v * lanes)) for v in range(nv)]
+        names = ("load", "bias", "start", "tap", "k", "next", "end")
+        load, splat, begin, tap_loop, k_loop, tap_end, end = (builder.append_basic_block(f"taps_{name}") for name in names)
+        builder.cbranch(from_c, load, splat)
+        builder.position_at_end(load)
+        loaded = [memory.load(p) for p in c_pointers]
+        builder.branch(begin)
+        builder.position_at_end(splat)
+        biases = [
+            _splat(builder, builder.load(memory.address(data_bias, builder.add(bias_at, constant(m)))), vector)
+            for m in range(mr)
+        ]
+        builder.branch(begin)
+
+        builder.position_at_end(begin)
+        initial = []
+        for number, value in enumerate(loaded):
+            phi = _phi_from(builder, value, load)
+            phi.add_incoming(biases[number // nv], splat)
+            initial.append(phi)
+        has_work = builder.and_(builder.icmp_signed(">", count, constant(0)), builder.icmp_signed(">", k, constant(0)))
+        builder.cbranch(has_work, tap_loop, end)
+
+        builder.position_at_end(tap_loop)
+        tap = _phi_from(builder, constant(0), begin)
+        outer = [_phi_from(builder, value, begin) for value in initial]
+        entry = builder.mul(builder.add(first, tap), constant(2))
+        a_tap = builder.add(a_at, builder.load(builder.gep(data_taps, [entry])))
+        b_tap = builder.add(b_at, builder.load(builder.gep(data_taps, [builder.add(entry, constant(1))])))
+        builder.branch(k_loop)
+
+        builder.position_at_end(k_loop)
+        index, at_a, at_b = (_phi_from(builder, value, tap_loop) for value in (constant(0), a_tap, b_tap))
+        sums = [_phi_from(builder, value, tap_loop) for value in outer]
+        a_column, b_row = memory.address(data_a, at_a), memory.address(data_b, at_b)
+        b_vectors = [memory.load(memory.address(b_row, constant(v * lanes))) for v in range(nv)]
+        following = []
+        for m in range(mr):
+            broadcast = _splat(builder, builder.load(memory.address(a_column, constant(m)), align=size), vector)
+            following += [_multiply_add(builder, broadcast, b_vectors[v], sums[m * nv + v]) for v in range(nv)]
+        next_index = builder.add(index, constant(1))
+        for phi, value in (
+            (index, next_index), (at_a, builder.add(at_a, a_k)), (at_b, builder.add(at_b, b_k)), *zip(sums, following),
+        ):  # fmt: skip
+            phi.add_incoming(value, k_loop)
+        builder.cbranch(builder.icmp_signed("<", next_index, k), k_loop, tap_end)
+
+        builder.position_at_end(tap_end)
+        next_tap = builder.add(tap, constant(1))
+        for phi, value in ((tap, next_tap), *zip(outer, following)):
+            phi.add_incoming(value, tap_end)
+        builder.cbranch(builder.icmp_signed("<", next_tap, count), tap_loop, end)
+
+        builder.position_at_end(end)
+        totals = []
+        for before, after in zip(initial, following):
+            total = _phi_from(builder, before, begin)
+            total.add_incoming(after, tap_end)
+            totals.append(total)
+        for pointer, total in zip(c_pointers, totals):
+            memory.store(total, pointer)
+        return context.get_dummy_value()
+
+    def typing(typingctx, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row):
+        i = types.int64
+        return types.void(a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i), codegen
+
+    return intrinsic(typing)
+
+
+# Tiles of ``sum_taps``: 32 registers hold 12 x 2 or 6 x 4 accumulators, 16 registers 6 x 2.
+TALL = 12 if VECTOR_BYTES == 64 else 6
+WIDE = 4 if VECTOR_BYTES == 64 else 2
+#: heights of a tile and the vectors along it, dearest first; each height also has 1 vector, for the end of a row
+HEIGHTS = tuple(h for h in (12, 8, 6, 4, 3, 2, 1) if h <= TALL)
+_taps_12_2 = _taps_tile(TALL, 2)
+_taps_12_1 = _taps_tile(TALL, 1)
+_taps_8_2 = _taps_tile(min(8, TALL), 2)
+_taps_8_1 = _taps_tile(min(8, TALL), 1)
+_taps_6_4 = _taps_tile(6, WIDE)
+_taps_6_2 = _taps_tile(6, 2)
+_taps_6_1 = _taps_tile(6, 1)
+_taps_4_4 = _taps_tile(4, WIDE)
+_taps_4_2 = _taps_tile(4, 2)
+_taps_4_1 = _taps_tile(4, 1)
+_taps_3_4 = _taps_tile(3, WIDE)
+_taps_3_2 = _taps_tile(3, 2)
+_taps_3_1 = _taps_tile(3, 1)
+_taps_2_4 = _taps_tile(2, WIDE)
+_taps_2_2 = _taps_tile(2, 2)
+_taps_2_1 = _taps_tile(2, 1)
+_taps_1_4 = _taps_tile(1, WIDE)
+_taps_1_2 = _taps_tile(1, 2)
+_taps_1_1 = _taps_tile(1, 1)
+
+
+@njit(nogil=True)
+def sum_taps(m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row):
+    """C[i, j] = start + sum over taps t and p of A_t[p, i] * B_t[p, j], with all sums in registers.
+
+    i < m, a member of ``HEIGHTS``; j counts ``vectors`` whole vectors, all of which are read and written: 1, 2, or ``WIDE``
+    where m <= 6. ``start`` is C[i, j] where ``from_c``, else ``bias[bias_at + i]``. Tap t of ``first ... first + count - 1``
+    has A_t[p, i] at ``a_at + taps[2t] + p*a_k + i`` and B_t[p, j] at ``b_at + taps[2t + 1] + p*b_k + j``, p < k; C[i, j]
+    stands at ``c_at + i*c_row + j``.
+    """
+    if vectors == 2:
+        if m == 12:
+            _taps_12_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+        elif m == 8:
+            _taps_8_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+        elif m == 6:
+            _taps_6_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+        elif m == 4:
+            _taps_4_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+        elif m == 3:
+            _taps_3_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+        elif m == 2:
+            _taps_2_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+        else:
+            _taps_1_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+    elif vectors == 1:
+        if m == 12:
+            _taps_12_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+        elif m == 8:
+            _taps_8_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+        elif m == 6:
+            _taps_6_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+        elif m == 4:
+            _taps_4_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+        elif m == 3:
+            _taps_3_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+        elif m == 2:
+            _taps_2_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+        else:
+            _taps_1_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+    else:
+        if m == 6:
+            _taps_6_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+        elif m == 4:
+            _taps_4_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+        elif m == 3:
+            _taps_3_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+        elif m == 2:
+            _taps_2_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+        else:
+            _taps_1_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+
+
+def _interleaved(builder, inputs):
+    """The lanes of s vectors in turn, as s vectors: out[e] = inputs[e % s][e // s]."""
+    stride, lanes = len(inputs), inputs[0].type.count
+    if stride == 1:
+        return inputs
+    half = stride // 2
+    if stride in (4, 8):
+        pairs = [_interleaved(builder, [inputs[i], inputs[i + half]]) for i in range(half)]
+        # pairs[i] = (first, second half) of inputs i and i + half in turn; interleaving those of all i gives the order
+        return _interleaved(builder, [low for low, _ in pairs]) + _interleaved(builder, [high for _, high in pairs])
+    index = ir.VectorType(ir.IntType(32), lanes)
+    outputs = []
+    for v in range(stride):
+        source = [divmod(v * lanes + lane, stride) for lane in range(lanes)]
+        total = inputs[0]
+        for number in range(1, stride):
+            lanes_of = [
+                (j if phase == 0 else lane) if phase < number and number == 1
+                else lane if phase < number
+                else lanes + j if phase == number
+                else 0
+                for lane, (j, phase) in enumerate(source)
+            ]  # fmt: skip
+            total = builder.shuffle_vector(total, inputs[number], ir.Constant(index, lanes_of))
+        outputs.append(total)
+    return outputs
+
+
+def _interleave(stride: int):
+    """Intrinsic: out[to + stride*j + r] = source[at + r*step + j] for the first ``count`` elements of out."""
+
+    def codegen(context, builder, signature, args):
+        _, at, step, _, to, count = args
+        element = context.get_data_type(signature.args[0].dtype)
+        size = context.get_abi_sizeof(element)
+        lanes = VECTOR_BYTES // size
+        vector, i64 = ir.VectorType(element, lanes), ir.IntType(64)
+        memory = _Memory(builder, vector, size)
+        source, out = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3))
+
+        def constant(value):
+            return ir.Constant(i64, value)
+
+        def outputs(j, masks=(None,) * stride):
+            # a copy may end where the caller's memory does; interleaved sums have a vector to spare
+            load_mask = masks[0] if stride == 1 else None
+            rows = [builder.add(at, builder.mul(step, constant(r))) for r in range(stride)]
+            return _interleaved(builder, [memory.load(memory.address(source, builder.add(row, j)), load_mask) for row in rows])
+
+        start = builder.block
+        loop, tail, partial, end = (
+            builder.append_basic_block(f"interleave_{name}") for name in ("loop", "tail", "part", "end")
+        )
+        block = constant(stride * lanes)
+        builder.cbranch(builder.icmp_signed(">=", count, block), loop, tail)
+        builder.position_at_end(loop)
+        done, j = _phi_from(builder, constant(0), start), _phi_from(builder, constant(0), start)
+        for v, value in enumerate(outputs(j)):
+            memory.store(value, memory.address(out, builder.add(builder.add(to, done), constant(v * lanes))))
+        next_done, next_j = builder.add(done, block), builder.add(j, constant(lanes))
+        done.add_incoming(next_done, loop)
+        j.add_incoming(next_j, loop)
+        builder.cbranch(builder.icmp_signed("<=", builder.add(next_done, block), count), loop, tail)
+
+        builder.position_at_end(tail)
+        tail_done, tail_j = _phi_from(builder, constant(0), start), _phi_from(builder, constant(0), start)
+        tail_done.add_incoming(next_done, loop)
+        tail_j.add_incoming(next_j, loop)
+        builder.cbranch(builder.icmp_signed("<", tail_done, count), partial, end)
+        builder.position_at_end(partial)
+        wide = ir.VectorType(i64, lanes)
+        left = _splat(builder, builder.sub(count, tail_done), wide)
+        numbers = [ir.Constant(wide, [v * lanes + lane for lane in range(lanes)]) for v in range(stride)]
+        masks = [builder.icmp_signed("<", number, left) for number in numbers]
+        for v, value in enumerate(outputs(tail_j, masks)):
+            memory.store(value, memory.address(out, builder.add(builder.add(to, tail_done), constant(v * lanes))), masks[v])
+        builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    def typing(typingctx, source, at, step, out, to, count):
+        i = types.int64
+        return types.void(source, i, i, out, i, i), codegen
+
+    return intrinsic(typing)
+
+
+_interleave_1 = _interleave(1)
+_interleave_2 = _interleave(2)
+_interleave_3 = _interleave(3)
+_interleave_4 = _interleave(4)
+_interleave_5 = _interleave(5)
+_interleave_8 = _interleave(8)
+
+
+@njit(nogil=True)
+def copy(source, at, out, to, count):
+    """out[to + j] = source[at + j] for j < count."""
+    _interleave_1(source, at, 0, out, to, count)
+
+
+@njit(nogil=True)
+def interleave(stride, source, at, step, out, to, count):
+    """out[to + stride*j + r] = source[at + r*step + j], for the first ``count`` elements of out.
+
+    Reads whole vectors of ``source``, up to one beyond the last element named where stride > 1.
+    """
+    if stride == 1:
+        _interleave_1(source, at, step, out, to, count)
+    elif stride == 2:
+        _interleave_2(source, at, step, out, to, count)
+    elif stride == 3:
+        _interleave_3(source, at, step, out, to, count)
+    elif stride == 4:
+        _interleave_4(source, at, step, out, to, count)
+    elif stride == 5:
+        _interleave_5(source, at, step, out, to, count)
+    elif stride == 8:
+        _interleave_8(source, at, step, out, to, count)
+    else:
+        for r in range(min(stride, count)):
+            for j in range((count - r + stride - 1) // stride):
+                out[to + stride * j + r] = source[at + r * step + j]
+
+
 CHAINS = 16  # independent multiply-adds in flight: latency 4 x 2 units and more, within 16 or 32 registers
 
 

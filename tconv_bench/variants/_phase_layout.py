@@ -1,0 +1,440 @@
+"""Sizes, tap tables and task cuts of ``phase``: everything that depends on the problem alone, computed once per problem.
+
+Positions. Within one phase the outputs of all images, slabs and rows are numbered on one line: output element (n, jz, jy, jx)
+of any phase is position ``((n*pz + jz)*py + jy)*pitch + jx``. The input lies on the same line with enough zeros between rows
+(shared by a row's end and the next one's beginning), so that each tap reads at a constant distance from the position that it
+adds to, in one, two or three dimensions and across images.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tconv_bench import simd
+from tconv_bench.problem import Geometry, Problem
+
+PACKED_BYTES = 512 * 1024  # packed input of a task, read once per panel of weights: half of a 1 MiB second-level cache
+LIMIT_BYTES = 3 * 2**20  # packed input of a task, whatever the layer
+CHANNELS_BYTES = 128 * 1024  # weights that all rows of a task over channels pass before the next input channels' come
+PART = 4  # vectors of positions whose sums are stored together
+# What a task costs besides its multiply-adds, in cycles (measured on Zen 4): an element stored over channels and over
+# pixels, an element packed, a task begun.
+STORE_CYCLES = (2.0, 0.25)
+PACK_CYCLES = 0.3
+TASK_CYCLES = 3000
+#: cycles of a tile of this height per vector and step of the sum, over those of the tallest (Zen 4, pixels from L2)
+_TILE_COST = {12: 1.0, 8: 1.01, 6: 1.0, 4: 1.02, 3: 1.05, 2: 1.35, 1: 2.6}
+
+
+class Axis(NamedTuple):
+    """One spatial axis: ``taps`` lists (kernel index, phase, shift); element j of a phase reads input j - shift + first."""
+
+    taps: tuple[tuple[int, int, int], ...]
+    stride: int
+    width: int  # elements of a phase, the largest
+    pitch: int  # from a row to the next on the line
+    first: int  # the first input pixel that any tap reads
+    data: int  # input pixels that any tap reads
+
+
+def _axis(in_size: int, kernel: int, stride: int, pad: int, dilation: int, out: int) -> Axis:
+    if in_size == 1:
+        stride = out  # around a lone pixel each tap is a phase of its own: no tap reads a zero
+    width = -(-out // stride)
+    taps = []
+    for k in range(kernel):
+        shift, phase = divmod(k * dilation - pad, stride)
+        count = (out - phase + stride - 1) // stride
+        if max(0, shift) < min(count, shift + in_size):
+            taps.append((k, phase, shift))
+    shifts = [shift for _, _, shift in taps] or [0]
+    first = max(0, -max(shifts))
+    last = max(first, min(in_size, width - min(shifts)))
+    taps = [(k, phase, shift + first) for k, phase, shift in taps]
+    low, high = min(shifts) + first, max(shifts) + first
+    return Axis(tuple(taps), stride, width, max(width, width - low, last - first + high), first, last - first)
+
+
+class Shape(NamedTuple):
+    """What the kernels need, as an int64 array there."""
+
+    batch: int
+    c_in: int  # of a group
+    c_out: int  # of a group; ``fold`` times as many where phases along x count as channels
+    groups: int
+    over_pixels: int  # vectors along positions, else along output channels
+    fold: int  # phases along x that count as channels: output pixel j*fold + r of channel o is pixel j of channel o*fold + r
+    flat: int  # the line is the image's own memory: no zeros between rows
+    merged: int  # tiles of several phases along x
+    positions: int
+    span: int  # from the smallest distance of a tap to the largest
+    reach: int  # the largest distance of a tap
+    pitch: int
+    py: int
+    pz: int
+    wx: int
+    wy: int
+    wz: int
+    first_x: int
+    first_y: int
+    first_z: int
+    data_x: int
+    data_y: int
+    data_z: int
+    sx: int
+    sy: int
+    sz: int
+    ox: int
+    oy: int
+    oz: int
+    kernel: int  # taps of the kernel
+    taps: int  # steps of all sums, in input channels: taps that meet a pixel
+    entries: int  # rows of a tap table: as many, or fewer where phases are merged
+    jobs: int  # tiles of a row phase
+    panels: int
+    task_positions: int
+    task_panels: int
+    task_rows: int  # row phases of a task
+    task_groups: int
+    block: int  # input channels packed at once
+    x_n: int
+    x_c: int
+    x_z: int
+    x_y: int
+    x_x: int
+    out_n: int
+    out_c: int
+    out_z: int
+    out_y: int
+    out_x: int
+
+
+class Layout(NamedTuple):
+    """A problem's plan of work; arrays are read by the kernels."""
+
+    shape: Shape
+    lanes: int
+    tasks: int
+    cycles: float  # of the busiest thread
+    panels: NDArray[np.int64]  # (panel, 4): first channel, height of its tile or channels of its block, channels, tap table
+    jobs: NDArray[np.int64]  # (row phase, job, 4): first entry, entries, first phase along x, phases
+    taps: NDArray[np.int64]  # (table, entry, 2): where its weights and its pixels begin
+    rows: NDArray[np.int64]  # (entry, 2): shift along z and y
+    members: NDArray[np.int64]  # (entry, phases): places in the kernel, -1 beyond the last
+
+
+def _cost(height: int) -> float:
+    return height * _TILE_COST[height]
+
+
+@lru_cache(maxsize=256)
+def heights(channels: int) -> tuple[int, ...]:
+    """The cheapest cut of ``channels`` rows into tile heights, tallest first."""
+    whole, rest = divmod(channels, simd.TALL)
+    if whole and rest:
+        whole, rest = whole - 1, rest + simd.TALL  # 12 + 4 may be better off as 8 + 8
+    best: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    for left in range(1, rest + 1):
+        best.append(min((_cost(h) + best[left - h][0] + 0.01, (h, *best[left - h][1])) for h in simd.HEIGHTS if h <= left))
+    return (simd.TALL,) * whole + tuple(sorted(best[rest][1], reverse=True))
+
+
+def _strides(shape: tuple[int, ...], channels_last: bool) -> tuple[int, int, int, int, int]:
+    """Elements between neighbours along n, c, z, y, x of a dense (n, c, z, y, x) array."""
+    _, c, z, y, x = shape
+    if channels_last:
+        return (c * z * y * x, 1, y * x * c, x * c, c)
+    return (c * z * y * x, z * y * x, y * x, x, 1)
+
+
+def _round(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def packed_length(positions: int, span: int, lanes: int) -> int:
+    """Elements of one channel's packed line: an odd number of vectors, so that channels do not share cache sets."""
+    return (-(-(positions + span) // lanes) | 1) * lanes
+
+
+class _Job(NamedTuple):
+    row_phase: int
+    first_phase: int
+    entries: tuple[tuple[tuple[int, ...], int, int, int], ...]  # places in the kernel, shifts along z, y, x
+
+
+class _Work(NamedTuple):
+    """A problem as the cuts see it."""
+
+    batch: int
+    c_in: int
+    c_out: int
+    groups: int
+    size: int
+    lanes: int
+    x: Axis
+    y: Axis
+    z: Axis
+    positions: int
+    span: int
+    jobs: tuple[_Job, ...]
+    fold: int
+
+
+class _Cut(NamedTuple):
+    over_pixels: bool
+    panels: list[tuple[int, int, int]]
+    positions: int
+    task_panels: int
+    rows: int
+    groups: int
+    block: int
+    tasks: int
+    cycles: float
+
+
+@lru_cache(maxsize=512)
+def layout(problem: Problem, threads: int, x_last: bool = False, out_last: bool = False) -> Layout:
+    """The plan of work on a number of threads; ``*_last``: channels-last memory of the input and of the output."""
+    g = problem.geometry
+    fold = _fold(g, simd.VECTOR_BYTES // problem.itemsize)
+    if fold > 1 and not out_last:
+        return _layout(problem, threads, x_last, out_last, fold)
+    return _layout(problem, threads, x_last, out_last, 1)
+
+
+def _fold(g: Geometry, lanes: int) -> int:
+    """The stride along x where its phases fill whole vectors and every tap has one of each; else 1."""
+    block = 2 * lanes
+    fits = g.sx % block == 0 and g.dx == 1 and not (g.kx % g.sx or g.px % g.sx or g.ox % g.sx)
+    return g.sx if fits and g.ix > 1 else 1
+
+
+def _layout(problem: Problem, threads: int, x_last: bool, out_last: bool, fold: int) -> Layout:
+    g, lanes = problem.geometry, simd.VECTOR_BYTES // problem.itemsize
+    z = _axis(g.iz, g.kz, g.sz, g.pz, g.dz, g.oz)
+    y = _axis(g.iy, g.ky, g.sy, g.py, g.dy, g.oy)
+    x = _axis(g.ix, g.kx // fold, g.sx // fold, g.px // fold, g.dx, g.ox // fold)
+    c_in, c_out = g.c_in // g.groups, g.c_out // g.groups * fold
+    merged = fold == 1 and c_out <= 2 and c_in > 1 and _can_merge(x, c_out)
+    jobs = _jobs(g, x, y, z, fold, merged)
+    found = [entry for job in jobs for entry in job.entries]
+    offsets = [(shift_z * y.pitch + shift_y) * x.pitch + shift_x for _, shift_z, shift_y, shift_x in found]
+    reach = max(offsets, default=0)
+    span = reach - min(offsets, default=0)
+    positions = (((max(1, g.n) - 1) * z.pitch + z.width - 1) * y.pitch + y.width - 1) * x.pitch + x.width
+    work = _Work(g.n, c_in, c_out, g.groups, problem.itemsize, lanes, x, y, z, positions, span, jobs, fold)
+    cuts = (_cut(work, threads, over) for over in ((False,) if fold > 1 else (True,) if merged else (True, False)))
+    possible = [candidate for candidate in cuts if candidate]
+    if not possible:
+        return _layout(problem, threads, x_last, out_last, 1)
+    cut = min(possible, key=lambda candidate: candidate.cycles)
+    steps = sum(len(places) for places, *_ in found)
+    per_row = max(1, max(sum(job.row_phase == r for job in jobs) for r in range(z.stride * y.stride)))
+    flat = span == 0 and (x.pitch, y.pitch, z.pitch) == (x.data, y.data, z.data) == (g.ix, g.iy, g.iz) and not x_last
+    out_strides = list(_strides((g.n, g.c_out, g.oz, g.oy, g.ox), out_last))
+    out_strides[4] *= fold
+    shape = Shape(
+        g.n, c_in, c_out, g.groups, int(cut.over_pixels), fold, int(flat), int(merged), positions, span, reach, x.pitch, y.pitch,
+        z.pitch, x.width, y.width, z.width, x.first, y.first, z.first, x.data, y.data, z.data, x.stride, y.stride, z.stride,
+        g.ox // fold, g.oy, g.oz, problem.taps, steps, len(found), per_row, len(cut.panels), cut.positions, cut.task_panels,
+        cut.rows, cut.groups, cut.block, *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), x_last), *out_strides,
+    )  # fmt: skip
+    sizes = sorted({height for _, height, _ in cut.panels})
+    panels = [(start, height, count, sizes.index(height)) for start, height, count in cut.panels]
+    return Layout(
+        shape, lanes, cut.tasks if g.n else 0, cut.cycles, _table(panels, 4), _job_table(jobs, z.stride * y.stride, per_row),
+        _tap_tables(found, offsets, sizes, c_in, reach), _table([entry[1:3] for entry in found], 2), _members(found),
+    )  # fmt: skip
+
+
+def _table(values: Any, *tail: int) -> NDArray[np.int64]:
+    return np.array(values, np.int64).reshape(-1, *tail)
+
+
+def _job_table(jobs: tuple[_Job, ...], row_phases: int, per_row: int) -> NDArray[np.int64]:
+    table = np.zeros((row_phases, per_row, 4), np.int64)
+    filled = [0] * row_phases
+    entry = 0
+    for job in jobs:
+        phases = len(job.entries[0][0]) if job.entries else 1
+        table[job.row_phase, filled[job.row_phase]] = entry, len(job.entries), job.first_phase, phases
+        filled[job.row_phase] += 1
+        entry += len(job.entries)
+    return table
+
+
+def _tap_tables(
+    found: list[tuple[tuple[int, ...], int, int, int]], offsets: list[int], sizes: list[int], c_in: int, reach: int
+) -> NDArray[np.int64]:
+    before = np.cumsum([0] + [len(places) for places, *_ in found])[: len(found)]
+    tables = np.zeros((len(sizes), len(found), 2), np.int64)
+    for table, height in zip(tables, sizes):
+        table[:, 0] = before * c_in * height
+        table[:, 1] = reach - np.array(offsets, np.int64)
+    return tables
+
+
+def _members(found: list[tuple[tuple[int, ...], int, int, int]]) -> NDArray[np.int64]:
+    members = np.full((len(found), max((len(places) for places, *_ in found), default=1)), -1, np.int64)
+    for row, (places, *_) in zip(members, found):
+        row[: len(places)] = places
+    return members
+
+
+def _by_shift(x: Axis) -> dict[int, list[tuple[int, int]]]:
+    """shift -> its (phase, kernel index), by phase."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for k, phase, shift in x.taps:
+        found.setdefault(shift, []).append((phase, k))
+    return {shift: sorted(own) for shift, own in found.items()}
+
+
+def _can_merge(x: Axis, c_out: int) -> bool:
+    """Whether the phases that read one pixel are neighbours, and few enough for a tile."""
+    for own in _by_shift(x).values():
+        phases = [phase for phase, _ in own]
+        if phases != list(range(phases[0], phases[0] + len(phases))) or len(phases) * c_out not in simd.HEIGHTS:
+            return False
+    return True
+
+
+def _jobs(g: Geometry, x: Axis, y: Axis, z: Axis, fold: int, merged: bool) -> tuple[_Job, ...]:
+    """What a row phase computes: each phase along x with its taps, or each run of phases with the taps that they share."""
+    runs: dict[tuple[int, int], list[tuple[tuple[int, ...], int]]] = {}
+    if merged:
+        for shift, own in sorted(_by_shift(x).items()):
+            runs.setdefault((own[0][0], len(own)), []).append((tuple(k for _, k in own), shift))
+    else:
+        runs = {(phase, 1): [((k,), shift) for k, own, shift in x.taps if own == phase] for phase in range(x.stride)}
+
+    def taps_of(axis: Axis, phase: int) -> list[tuple[int, int]]:
+        return [(k, shift) for k, own, shift in axis.taps if own == phase]
+
+    jobs = []
+    for rz, ry in product(range(z.stride), range(y.stride)):
+        rows = list(product(taps_of(z, rz), taps_of(y, ry)))
+        for (first_phase, _), columns in runs.items():
+            entries = [
+                (tuple((kz * g.ky + ky) * g.kx + kx * fold for kx in places), shift_z, shift_y, shift)
+                for (kz, shift_z), (ky, shift_y) in rows
+                for places, shift in columns
+            ]
+            jobs.append(_Job(rz * y.stride + ry, first_phase, tuple(entries)))
+    return tuple(jobs)
+
+
+def _phase_costs(w: _Work, over_pixels: bool) -> NDArray[np.float64]:
+    """Multiply-adds per output vector of a row of unit height, for each row phase, in input channels."""
+    costs = np.zeros(w.z.stride * w.y.stride)
+    for job in w.jobs:
+        for places, *_ in job.entries:
+            rows = len(places)
+            # a tile of a merged job is as tall as the phases and channels that share it
+            costs[job.row_phase] += _cost(rows * w.c_out) / w.c_out if rows > 1 else 1.0
+    return costs
+
+
+def _pixel_panels(w: _Work) -> tuple[list[tuple[int, int, int]], list[float]]:
+    panels, start = [], 0
+    for height in heights(w.c_out):
+        panels.append((start, height, height))
+        start += height
+    merged = any(len(places) > 1 for job in w.jobs for places, *_ in job.entries)
+    return panels, [float(height) if merged else _cost(height) for _, height, _ in panels]
+
+
+def _channel_panels(w: _Work) -> list[tuple[int, int, int]]:
+    vectors = 2 if w.x.width >= 8 or w.fold > 1 else simd.WIDE
+    while vectors > 1 and vectors // 2 * w.lanes >= w.c_out:
+        vectors //= 2
+    block = vectors * w.lanes
+    return [(start, block, min(block, w.c_out - start)) for start in range(0, w.c_out, block)]
+
+
+def _cut(w: _Work, threads: int, over_pixels: bool) -> _Cut | None:
+    """Panels and the division into tasks that ends first on ``threads``; None where the layout can't hold the problem."""
+    phase_costs = _phase_costs(w, over_pixels)
+    image = w.z.pitch * w.y.pitch * w.x.pitch
+    if over_pixels:
+        panels, costs = _pixel_panels(w)
+        step = 2 * w.lanes
+        room = PACKED_BYTES // (w.size * w.c_in) - w.span
+        most = max(step, min(_round(w.positions, step), room // step * step, 16 * step))
+        block = max(1, min(w.c_in, LIMIT_BYTES // (w.size * packed_length(most, w.span, w.lanes))))
+    else:
+        panels = _channel_panels(w)
+        # multiply-adds per tap and input channel of an image's rows that meet an input row
+        met = sum(map(_cost, heights(w.x.width))) * _met_share(w.z) * _met_share(w.y) * w.z.width * w.y.width
+        costs = [1.05 * met * panels[0][1] / w.lanes] * len(panels)
+        step = image
+        limit = PACKED_BYTES * 2 if w.fold > 1 else PACKED_BYTES // 2
+        images = limit // (w.size * max(w.c_in * packed_length(image, 0, w.lanes), w.x.stride * image * panels[0][1]))
+        if w.size * w.c_in * packed_length(image, w.span, w.lanes) > limit:
+            return None
+        most, block = image * max(1, min(images, w.batch)), w.c_in
+    fewest = -(-w.positions // most)
+    best: _Cut | None = None
+    for wanted in {fewest, fewest + 1, *(_round(fewest, m * threads) for m in (1, 2, 4))}:
+        task = _round(-(-w.positions // wanted), step)
+        pieces = -(-w.positions // task)
+        sizes = np.full(pieces, task)
+        sizes[-1] = w.positions - (pieces - 1) * task
+        units = -(-sizes // (w.lanes if over_pixels else image))
+        for panel_parts in {1, 2, threads, 2 * threads, 4 * threads}:
+            task_panels = -(-len(panels) // panel_parts)
+            panel_costs = np.add.reduceat(costs, range(0, len(panels), task_panels))
+            stored = np.add.reduceat([count for *_, count in panels], range(0, len(panels), task_panels))
+            for row_parts in {1, 2, min(len(phase_costs), threads), len(phase_costs)}:
+                task_rows = -(-len(phase_costs) // row_parts)
+                parts = range(0, len(phase_costs), task_rows)
+                row_costs = np.add.reduceat(phase_costs, parts)
+                phases = np.add.reduceat(np.full(len(phase_costs), w.x.stride), parts)
+                work = (
+                    panel_costs[:, None, None] * units[:, None] * row_costs * w.c_in
+                    + stored[:, None, None] * sizes[:, None] * phases * (0.3 if w.fold > 1 else STORE_CYCLES[over_pixels])
+                    + w.c_in * (sizes[:, None] + w.span) * PACK_CYCLES + TASK_CYCLES
+                )  # fmt: skip
+                task_groups = max(1, min(w.groups, w.groups * work.size // (4 * threads)))
+                cycles = _busiest(np.tile(work.reshape(-1), -(-w.groups // task_groups)) * task_groups, threads)
+                if best is None or cycles < best.cycles:
+                    tasks = work.size * -(-w.groups // task_groups)
+                    best = _Cut(over_pixels, panels, task, task_panels, task_rows, task_groups, block, tasks, cycles)
+    return best
+
+
+def _busiest(tasks: NDArray[np.float64], threads: int) -> float:
+    """Cycles of the thread with most work: Numba gives each one run of tasks, the first ones one more."""
+    whole, more = divmod(len(tasks), threads)
+    starts = [i * whole + min(i, more) for i in range(min(threads, len(tasks)))]
+    return float(np.add.reduceat(tasks, starts).max())
+
+
+def _met_share(axis: Axis) -> float:
+    """The part of an axis' (element, tap) pairs whose input pixel exists."""
+    pairs = sum(max(0, min(axis.width, shift + axis.data) - max(0, shift)) for _, _, shift in axis.taps)
+    return pairs / max(1, len(axis.taps) * axis.width)
+
+
+def workspace_elements(found: Layout) -> int:
+    """Elements that a task holds, as ``phase._task`` allocates them: packed input and sums."""
+    s, lanes = found.shape, found.lanes
+    padded = _round(min(s.positions, s.task_positions), lanes)
+    packed = s.block * packed_length(padded, s.span, lanes) + 4 * lanes
+    if not s.over_pixels:
+        images = -(-padded // (s.pz * s.py * s.pitch))
+        return packed + images * s.wz * s.wy * s.wx * s.sx * int(found.panels[0, 1])
+    if s.block == s.c_in:
+        return packed + s.sx * simd.TALL * (padded if s.c_in == 1 else PART * lanes) + lanes
+    rows = max(int(found.panels[i : i + s.task_panels, 1].sum()) for i in range(0, s.panels, s.task_panels))
+    return packed + s.sx * rows * padded + lanes
+
+
+def weights_elements(found: Layout) -> int:
+    """Elements of the packed weights."""
+    s = found.shape
+    return s.groups * s.taps * s.c_in * int(found.panels[:, 1].sum())
