@@ -8,6 +8,7 @@ written, kernels are compiled afresh in each process and nothing fails.
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import os
 import re
@@ -95,12 +96,25 @@ def kernel(function: Callable[..., Any] | None = None, *, parallel: bool = False
         return lambda f: kernel(f, parallel=parallel)
     _load_tbb()
     options = {"parallel": parallel, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-    folder = cache_folder() if parallel else None
+    return _compiled(numba.njit, function, options, cached=parallel)
+
+
+def native(signature: Any, function: Callable[..., Any]) -> Any:
+    """``numba.cfunc`` of a function: machine code made once (and cached) that kernels call by its ``address``.
+
+    A part that kernels contain is compiled again in each of them and at every level between.
+    """
+    options = {"error_model": "numpy", "fastmath": {"contract"}}
+    return _compiled(functools.partial(numba.cfunc, signature), function, options, cached=True)
+
+
+def _compiled(compiler: Callable[..., Any], function: Callable[..., Any], options: dict[str, Any], *, cached: bool) -> Any:
+    folder = cache_folder() if cached else None
     if folder is None:
-        return numba.njit(**options)(function)
+        return compiler(**options)(function)
     users_choice = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = folder
     try:
-        return numba.njit(cache=True, **options)(function)
+        return compiler(cache=True, **options)(function)
     finally:
         numba.config.CACHE_DIR = users_choice

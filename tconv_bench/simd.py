@@ -10,11 +10,17 @@ result depends neither on the tile that computed it nor on the number of threads
 processor has them; integers wrap as NumPy's do.
 """
 
+from functools import cache
+from typing import Any
+
+import numpy as np
 from llvmlite import ir
-from numba import config, njit, types
+from numba import carray, config, from_dtype, njit, types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
+
+from tconv_bench.jit import native
 
 _NAMES_OF_64_BYTES = ("avx512", "skx", "cascadelake", "cooperlake", "icelake", "sapphire", "znver4", "znver5", "x86-64-v4")
 _NAMES_OF_32_BYTES = ("haswell", "broadwell", "skylake", "znver", "alderlake", "core-avx2", "x86-64-v3")
@@ -401,6 +407,69 @@ def sum_taps(m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from
             _taps_1_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
 
 
+def _native_sum_taps(
+    m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row
+):  # fmt: skip
+    sum_taps(m, vectors, carray(a, 1), a_at, a_k, carray(b, 1), b_at, b_k, carray(taps, 1), first, count, k, from_c != 0,
+             carray(bias, 1), bias_at, carray(c, 1), c_at, c_row)  # fmt: skip
+
+
+@cache
+def native_sum_taps(dtype: str) -> Any:
+    """``sum_taps`` of a dtype as machine code of its own; kernels take its ``address`` to ``call_sum_taps``."""
+    i, p, t = types.int64, types.CPointer(from_dtype(np.dtype(dtype))), types.CPointer(types.int64)
+    return native(types.void(i, i, p, i, i, p, i, i, t, i, i, i, i, p, i, p, i, i), _native_sum_taps)
+
+
+@intrinsic
+def call_sum_taps(
+    typingctx, address, m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row
+):  # fmt: skip
+    """``sum_taps`` through the address of its machine code."""
+
+    def codegen(context, builder, signature, args):
+        i64 = ir.IntType(64)
+        values = []
+        for kind, value in zip(signature.args[1:], args[1:]):
+            if isinstance(kind, types.Array):
+                values.append(context.make_array(kind)(context, builder, value).data)
+            else:
+                values.append(builder.zext(value, i64) if value.type != i64 else value)
+        function = ir.FunctionType(ir.VoidType(), [value.type for value in values]).as_pointer()
+        builder.call(builder.inttoptr(args[0], function), values)
+        return context.get_dummy_value()
+
+    i = types.int64
+    rest = (i, i, a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i)
+    return types.void(i, *rest), codegen
+
+
+@intrinsic
+def call_task(typingctx, address, task, tables, x, out):
+    """Call machine code of type ``void(int64 task, int64* tables, T* x, T* out)`` at an address."""
+
+    def codegen(context, builder, signature, args):
+        pointers = [
+            context.make_array(kind)(context, builder, value).data for kind, value in zip(signature.args[2:], args[2:])
+        ]
+        values = [args[1], *pointers]
+        function = ir.FunctionType(ir.VoidType(), [value.type for value in values]).as_pointer()
+        builder.call(builder.inttoptr(args[0], function), values)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, tables, x, out), codegen
+
+
+@intrinsic
+def as_pointer(typingctx, address):
+    """An address as the untyped pointer that ``carray`` takes."""
+
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(address), codegen
+
+
 def _interleaved(builder, inputs):
     """The lanes of s vectors in turn, as s vectors: out[e] = inputs[e % s][e // s]."""
     stride, lanes = len(inputs), inputs[0].type.count
@@ -450,16 +519,17 @@ def _interleave(stride: int):
             rows = [builder.add(at, builder.mul(step, constant(r))) for r in range(stride)]
             return _interleaved(builder, [memory.load(memory.address(source, builder.add(row, j)), load_mask) for row in rows])
 
+        def place(done, v):
+            return memory.address(out, builder.add(builder.add(to, done), constant(v * lanes)))
+
         start = builder.block
-        loop, tail, partial, end = (
-            builder.append_basic_block(f"interleave_{name}") for name in ("loop", "tail", "part", "end")
-        )
+        loop, tail, partial, end = (builder.append_basic_block(f"interleave_{name}") for name in ("loop", "tail", "part", "end"))
         block = constant(stride * lanes)
         builder.cbranch(builder.icmp_signed(">=", count, block), loop, tail)
         builder.position_at_end(loop)
         done, j = _phi_from(builder, constant(0), start), _phi_from(builder, constant(0), start)
         for v, value in enumerate(outputs(j)):
-            memory.store(value, memory.address(out, builder.add(builder.add(to, done), constant(v * lanes))))
+            memory.store(value, place(done, v))
         next_done, next_j = builder.add(done, block), builder.add(j, constant(lanes))
         done.add_incoming(next_done, loop)
         j.add_incoming(next_j, loop)
@@ -476,7 +546,7 @@ def _interleave(stride: int):
         numbers = [ir.Constant(wide, [v * lanes + lane for lane in range(lanes)]) for v in range(stride)]
         masks = [builder.icmp_signed("<", number, left) for number in numbers]
         for v, value in enumerate(outputs(tail_j, masks)):
-            memory.store(value, memory.address(out, builder.add(builder.add(to, tail_done), constant(v * lanes))), masks[v])
+            memory.store(value, place(tail_done, v), masks[v])
         builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()
@@ -524,6 +594,96 @@ def interleave(stride, source, at, step, out, to, count):
         for r in range(min(stride, count)):
             for j in range((count - r + stride - 1) // stride):
                 out[to + stride * j + r] = source[at + r * step + j]
+
+
+def _lines(nv: int):
+    """Intrinsic: sums[at + j] = bias + sum over taps t of weight[w_at + taps[2t]] * line[taps[2t + 1] + j], j < count.
+
+    ``count`` is a multiple of ``nv`` vectors.
+    """
+
+    def codegen(context, builder, signature, args):
+        _, _, w_at, _, first, taps_count, bias, _, at, begin, count = args
+        element = context.get_data_type(signature.args[0].dtype)
+        size = context.get_abi_sizeof(element)
+        lanes = VECTOR_BYTES // size
+        vector, i64 = ir.VectorType(element, lanes), ir.IntType(64)
+        memory = _Memory(builder, vector, size)
+        line, weight, taps, sums = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 1, 3, 7))
+
+        def constant(value):
+            return ir.Constant(i64, value)
+
+        initial = _splat(builder, bias, vector)
+        start = builder.block
+        outer, inner, after, end = (builder.append_basic_block(f"lines_{name}") for name in ("outer", "tap", "after", "end"))
+        builder.cbranch(builder.icmp_signed("<", begin, count), outer, end)
+        builder.position_at_end(outer)
+        j = _phi_from(builder, begin, start)
+        builder.cbranch(builder.icmp_signed(">", taps_count, constant(0)), inner, after)
+        builder.position_at_end(inner)
+        tap = _phi_from(builder, constant(0), outer)
+        before = [_phi_from(builder, initial, outer) for _ in range(nv)]
+        entry = builder.mul(builder.add(first, tap), constant(2))
+        factor = memory.address(weight, builder.add(w_at, builder.load(builder.gep(taps, [entry]))))
+        factor = _splat(builder, builder.load(factor, align=size), vector)
+        source = builder.add(j, builder.load(builder.gep(taps, [builder.add(entry, constant(1))])))
+        following = []
+        for v, value in enumerate(before):
+            pixels = memory.load(memory.address(line, builder.add(source, constant(v * lanes))))
+            following.append(_multiply_add(builder, factor, pixels, value))
+        next_tap = builder.add(tap, constant(1))
+        for phi, value in ((tap, next_tap), *zip(before, following)):
+            phi.add_incoming(value, inner)
+        builder.cbranch(builder.icmp_signed("<", next_tap, taps_count), inner, after)
+        builder.position_at_end(after)
+        for v, value in enumerate(following):
+            total = _phi_from(builder, initial, outer)
+            total.add_incoming(value, inner)
+            following[v] = total
+        for v, value in enumerate(following):
+            memory.store(value, memory.address(sums, builder.add(builder.add(at, j), constant(v * lanes))))
+        next_j = builder.add(j, constant(nv * lanes))
+        j.add_incoming(next_j, after)
+        builder.cbranch(builder.icmp_signed("<", next_j, count), outer, end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    def typing(typingctx, line, weight, w_at, taps, first, taps_count, bias, sums, at, begin, count):
+        i = types.int64
+        return types.void(line, weight, i, taps, i, i, line.dtype, sums, i, i, i), codegen
+
+    return intrinsic(typing)
+
+
+_lines_4 = _lines(4)
+_lines_1 = _lines(1)
+
+
+@njit(nogil=True)
+def sum_lines(line, weight, w_at, taps, first, taps_count, bias, sums, at, count):
+    """sums[at + j] = bias + sum over taps t of weight[w_at + taps[2t]] * line[taps[2t + 1] + j] for j < count.
+
+    t runs over ``first ... first + taps_count - 1``; ``count`` is a whole number of vectors.
+    """
+    lanes = VECTOR_BYTES // line.itemsize
+    whole = count // (4 * lanes) * (4 * lanes)
+    _lines_4(line, weight, w_at, taps, first, taps_count, bias, sums, at, 0, whole)
+    _lines_1(line, weight, w_at, taps, first, taps_count, bias, sums, at, whole, count)
+
+
+@intrinsic
+def prefetch_to_write(typingctx, array, index):
+    """Ask for the cache line of ``array[index]``, soon to be written."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+        flags = [ir.Constant(ir.IntType(32), value) for value in (1, 3, 1)]  # write, keep in all levels, data
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *flags])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), codegen
 
 
 CHAINS = 16  # independent multiply-adds in flight: latency 4 x 2 units and more, within 16 or 32 registers

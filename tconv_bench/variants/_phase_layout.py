@@ -21,12 +21,14 @@ from tconv_bench.problem import Geometry, Problem
 PACKED_BYTES = 512 * 1024  # packed input of a task, read once per panel of weights: half of a 1 MiB second-level cache
 LIMIT_BYTES = 3 * 2**20  # packed input of a task, whatever the layer
 CHANNELS_BYTES = 128 * 1024  # weights that all rows of a task over channels pass before the next input channels' come
+FAR_BYTES = 2**20  # the lines of a larger output are fetched while its sums are computed
 PART = 4  # vectors of positions whose sums are stored together
 # What a task costs besides its multiply-adds, in cycles (measured on Zen 4): an element stored over channels and over
 # pixels, an element packed, a task begun.
 STORE_CYCLES = (2.0, 0.25)
 PACK_CYCLES = 0.3
 TASK_CYCLES = 3000
+ALONE_CYCLES = 25_000  # a launch on all threads takes 3 us, and longer when they sleep
 #: cycles of a tile of this height per vector and step of the sum, over those of the tallest (Zen 4, pixels from L2)
 _TILE_COST = {12: 1.0, 8: 1.01, 6: 1.0, 4: 1.02, 3: 1.05, 2: 1.35, 1: 2.6}
 
@@ -61,7 +63,7 @@ def _axis(in_size: int, kernel: int, stride: int, pad: int, dilation: int, out: 
 
 
 class Shape(NamedTuple):
-    """What the kernels need, as an int64 array there."""
+    """What the kernels need, as a ``record`` there: they compile in a third of the time that a tuple of 50 takes."""
 
     batch: int
     c_in: int  # of a group
@@ -71,6 +73,7 @@ class Shape(NamedTuple):
     fold: int  # phases along x that count as channels: output pixel j*fold + r of channel o is pixel j of channel o*fold + r
     flat: int  # the line is the image's own memory: no zeros between rows
     merged: int  # tiles of several phases along x
+    far: int  # the output is larger than the second-level cache
     positions: int
     span: int  # from the smallest distance of a tap to the largest
     reach: int  # the largest distance of a tap
@@ -114,12 +117,17 @@ class Shape(NamedTuple):
     out_x: int
 
 
+RECORD = np.dtype([(name, np.int64) for name in Shape._fields])
+
+
 class Layout(NamedTuple):
     """A problem's plan of work; arrays are read by the kernels."""
 
     shape: Shape
+    record: NDArray[Any]  # the shape as an array of one record
     lanes: int
     tasks: int
+    alone: bool  # in the caller's thread: the others would come too late
     cycles: float  # of the busiest thread
     panels: NDArray[np.int64]  # (panel, 4): first channel, height of its tile or channels of its block, channels, tap table
     jobs: NDArray[np.int64]  # (row phase, job, 4): first entry, entries, first phase along x, phases
@@ -202,9 +210,9 @@ def layout(problem: Problem, threads: int, x_last: bool = False, out_last: bool 
     """The plan of work on a number of threads; ``*_last``: channels-last memory of the input and of the output."""
     g = problem.geometry
     fold = _fold(g, simd.VECTOR_BYTES // problem.itemsize)
-    if fold > 1 and not out_last:
-        return _layout(problem, threads, x_last, out_last, fold)
-    return _layout(problem, threads, x_last, out_last, 1)
+    fold = 1 if out_last else fold
+    alone = _layout(problem, 1, x_last, out_last, fold)
+    return alone if alone.alone and alone.cycles < ALONE_CYCLES else _layout(problem, threads, x_last, out_last, fold)
 
 
 def _fold(g: Geometry, lanes: int) -> int:
@@ -233,13 +241,15 @@ def _layout(problem: Problem, threads: int, x_last: bool, out_last: bool, fold: 
     if not possible:
         return _layout(problem, threads, x_last, out_last, 1)
     cut = min(possible, key=lambda candidate: candidate.cycles)
+    alone = threads == 1 or cut.cycles < ALONE_CYCLES
     steps = sum(len(places) for places, *_ in found)
     per_row = max(1, max(sum(job.row_phase == r for job in jobs) for r in range(z.stride * y.stride)))
     flat = span == 0 and (x.pitch, y.pitch, z.pitch) == (x.data, y.data, z.data) == (g.ix, g.iy, g.iz) and not x_last
+    far = not out_last and problem.itemsize * g.n * g.c_out * problem.out_pixels > FAR_BYTES
     out_strides = list(_strides((g.n, g.c_out, g.oz, g.oy, g.ox), out_last))
     out_strides[4] *= fold
     shape = Shape(
-        g.n, c_in, c_out, g.groups, int(cut.over_pixels), fold, int(flat), int(merged), positions, span, reach, x.pitch, y.pitch,
+        g.n, c_in, c_out, g.groups, int(cut.over_pixels), fold, int(flat), int(merged), int(far), positions, span, reach, x.pitch, y.pitch,
         z.pitch, x.width, y.width, z.width, x.first, y.first, z.first, x.data, y.data, z.data, x.stride, y.stride, z.stride,
         g.ox // fold, g.oy, g.oz, problem.taps, steps, len(found), per_row, len(cut.panels), cut.positions, cut.task_panels,
         cut.rows, cut.groups, cut.block, *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), x_last), *out_strides,
@@ -247,7 +257,7 @@ def _layout(problem: Problem, threads: int, x_last: bool, out_last: bool, fold: 
     sizes = sorted({height for _, height, _ in cut.panels})
     panels = [(start, height, count, sizes.index(height)) for start, height, count in cut.panels]
     return Layout(
-        shape, lanes, cut.tasks if g.n else 0, cut.cycles, _table(panels, 4), _job_table(jobs, z.stride * y.stride, per_row),
+        shape, np.array([tuple(shape)], RECORD), lanes, cut.tasks if g.n else 0, alone, cut.cycles, _table(panels, 4), _job_table(jobs, z.stride * y.stride, per_row),
         _tap_tables(found, offsets, sizes, c_in, reach), _table([entry[1:3] for entry in found], 2), _members(found),
     )  # fmt: skip
 
@@ -372,11 +382,12 @@ def _cut(w: _Work, threads: int, over_pixels: bool) -> _Cut | None:
         met = sum(map(_cost, heights(w.x.width))) * _met_share(w.z) * _met_share(w.y) * w.z.width * w.y.width
         costs = [1.05 * met * panels[0][1] / w.lanes] * len(panels)
         step = image
-        limit = PACKED_BYTES * 2 if w.fold > 1 else PACKED_BYTES // 2
+        limit = PACKED_BYTES * (4 if w.fold > 1 else 3) // 2
         images = limit // (w.size * max(w.c_in * packed_length(image, 0, w.lanes), w.x.stride * image * panels[0][1]))
         if w.size * w.c_in * packed_length(image, w.span, w.lanes) > limit:
             return None
         most, block = image * max(1, min(images, w.batch)), w.c_in
+    store = 0.3 if w.fold > 1 else STORE_CYCLES[over_pixels]
     fewest = -(-w.positions // most)
     best: _Cut | None = None
     for wanted in {fewest, fewest + 1, *(_round(fewest, m * threads) for m in (1, 2, 4))}:
@@ -396,7 +407,7 @@ def _cut(w: _Work, threads: int, over_pixels: bool) -> _Cut | None:
                 phases = np.add.reduceat(np.full(len(phase_costs), w.x.stride), parts)
                 work = (
                     panel_costs[:, None, None] * units[:, None] * row_costs * w.c_in
-                    + stored[:, None, None] * sizes[:, None] * phases * (0.3 if w.fold > 1 else STORE_CYCLES[over_pixels])
+                    + stored[:, None, None] * sizes[:, None] * phases * store * (1 if task_rows == len(phase_costs) else 2)
                     + w.c_in * (sizes[:, None] + w.span) * PACK_CYCLES + TASK_CYCLES
                 )  # fmt: skip
                 task_groups = max(1, min(w.groups, w.groups * work.size // (4 * threads)))

@@ -24,30 +24,22 @@ as a convolutional layer?", arXiv:1609.07009; tile after Goto & van de Geijn, AC
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import prange
+from numba import carray, from_dtype, prange, types
 from numpy.typing import NDArray
 
 from tconv_bench import registry, simd
-from tconv_bench.jit import kernel
+from tconv_bench.jit import kernel, native
 from tconv_bench.problem import Problem
 from tconv_bench.registry import Variant, variant
-from tconv_bench.simd import WIDE, copy, interleave, sum_taps
+from tconv_bench.simd import WIDE, as_pointer, call_sum_taps, call_task, copy, interleave, prefetch_to_write, sum_lines
 from tconv_bench.variants import _blocks, _phase_layout
-from tconv_bench.variants._phase_layout import CHANNELS_BYTES, PART, Shape
+from tconv_bench.variants._phase_layout import CHANNELS_BYTES, PART, RECORD
 
 TALL = simd.TALL
-
-
-@kernel
-def _shape(s):
-    return Shape(
-        s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12], s[13], s[14], s[15], s[16], s[17],
-        s[18], s[19], s[20], s[21], s[22], s[23], s[24], s[25], s[26], s[27], s[28], s[29], s[30], s[31], s[32], s[33],
-        s[34], s[35], s[36], s[37], s[38], s[39], s[40], s[41], s[42], s[43], s[44], s[45], s[46], s[47], s[48],
-    )  # fmt: skip
 
 
 @kernel
@@ -124,7 +116,36 @@ def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at):
 
 
 @kernel
-def _tiles(s, height, packed, length, low, high, weight, w_at, channels, jobs, row_phase, taps, table, from_c, bias, bias_at, sums, step):
+def _expect_pixels(s, row_phase, low, high, height, out, out_at):
+    """Have the lines fetched that ``_store_pixels`` will write, while the sums are computed."""
+    rz, ry = divmod(row_phase, s.sy)
+    line = 64 // out.itemsize
+    row, jx = divmod(low, s.pitch)
+    slab, jy = divmod(row, s.py)
+    n, jz = divmod(slab, s.pz)
+    position = low
+    while position < high:
+        run = min(s.pitch - jx, high - position)
+        oz, oy = jz * s.sz + rz, jy * s.sy + ry
+        if jx < s.wx and oz < s.oz and oy < s.oy:
+            count = min(s.ox, (jx + min(run, s.wx - jx)) * s.sx) - jx * s.sx
+            to = out_at + n * s.out_n + oz * s.out_z + oy * s.out_y + jx * s.sx
+            for m in range(height):
+                for i in range(0, count, line):
+                    prefetch_to_write(out, to + m * s.out_c + i)
+        position += run
+        jx = 0
+        jy += 1
+        if jy == s.py:
+            jy = 0
+            jz += 1
+            if jz == s.pz:
+                jz = 0
+                n += 1
+
+
+@kernel
+def _tiles(tile, s, height, packed, length, low, high, weight, w_at, channels, jobs, row_phase, taps, table, from_c, bias, bias_at, sums, step):
     """The sums of one panel and row phase at positions ``low ... high - 1`` of the packed line."""
     lanes = simd.VECTOR_BYTES // packed.itemsize
     if s.merged and not from_c:
@@ -137,41 +158,14 @@ def _tiles(s, height, packed, length, low, high, weight, w_at, channels, jobs, r
         vectors = WIDE if left >= WIDE and tallest <= 6 else 2 if left >= 2 else 1
         for job in range(s.jobs):
             rows = jobs[row_phase, job, 3] * height
-            sum_taps(rows, vectors, weight, w_at, rows, packed, low + at, length, taps,
+            call_sum_taps(tile, rows, vectors, weight, w_at, rows, packed, low + at, length, taps,
                      table * s.entries + jobs[row_phase, job, 0], jobs[row_phase, job, 1], channels, from_c or s.merged != 0,
                      bias, bias_at, sums, jobs[row_phase, job, 2] * height * step + at, step)  # fmt: skip
         at += vectors * lanes
 
 
 @kernel
-def _add_scaled(sums, at, count, weight, packed, source):
-    for j in range(count):
-        sums[at + j] += weight * packed[source + j]
-
-
-@kernel
-def _add_two_scaled(sums, at, count, weight, packed, source, other_weight, other_source):
-    for j in range(count):
-        sums[at + j] = sums[at + j] + weight * packed[source + j] + other_weight * packed[other_source + j]
-
-
-@kernel
-def _lone_channel(s, packed, width, weight, w_at, jobs, row_phase, taps, bias, sums):
-    """The sums of a group's only channel in one row phase: tap after tap along the whole line, which the cache holds."""
-    for job in range(s.jobs):
-        at = jobs[row_phase, job, 2] * width
-        first, count = jobs[row_phase, job, 0], jobs[row_phase, job, 1]
-        sums[at : at + width] = bias
-        for tap in range(first, first + count - 1, 2):
-            _add_two_scaled(sums, at, width, weight[w_at + taps[2 * tap]], packed, taps[2 * tap + 1],
-                            weight[w_at + taps[2 * tap + 2]], taps[2 * tap + 3])  # fmt: skip
-        if count % 2:
-            tap = first + count - 1
-            _add_scaled(sums, at, width, weight[w_at + taps[2 * tap]], packed, taps[2 * tap + 1])
-
-
-@kernel
-def _pixels_task(s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias, panels, jobs, taps, packed, sums, out):
+def _pixels_task(tile, s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias, panels, jobs, taps, packed, sums, out):
     """Positions from ``low`` on of some panels and row phases, vectors along the positions."""
     lanes = simd.VECTOR_BYTES // out.itemsize
     high = min(s.positions, low + s.task_positions)
@@ -183,28 +177,41 @@ def _pixels_task(s, group, first_panel, last_panel, first_row, last_row, low, x,
         _pack(s, x, x_at, s.c_in, low - s.reach, length, packed)
     if s.c_in == 1 and s.c_out == 1:
         for row_phase in range(first_row, last_row):
-            _lone_channel(s, packed, padded, weight, group * s.taps, jobs, row_phase, taps, bias[group], sums)
+            for job in range(s.jobs):
+                sum_lines(packed, weight, group * s.taps, taps, jobs[row_phase, job, 0], jobs[row_phase, job, 1], bias[group],
+                          sums, job * padded, padded)  # fmt: skip
             _store_pixels(s, row_phase, sums, padded, low, high, 1, out, group * s.out_c)
         return
     part = PART * lanes
+    if whole:
+        # A part's sums stay in the first-level cache, its stores drain while the next part is computed, and the row phases
+        # write neighbouring rows, which may share a cache line, one after the other.
+        for panel in range(first_panel, last_panel):
+            start, height, table = panels[panel, 0], panels[panel, 1], panels[panel, 3]
+            channel = group * s.c_out + start
+            for sub in range(0, padded, part):
+                width = min(part, padded - sub)
+                for row_phase in range(first_row, last_row):
+                    if s.far:
+                        _expect_pixels(s, row_phase, low + sub, min(high, low + sub + width), height, out, channel * s.out_c)
+                    _tiles(tile, s, height, packed, length, sub, sub + width, weight, channel * s.taps * s.c_in, s.c_in, jobs,
+                           row_phase, taps, table, False, bias, channel, sums, width)  # fmt: skip
+                    _store_pixels(s, row_phase, sums, width, low + sub, min(high, low + sub + width), height, out,
+                                  channel * s.out_c)  # fmt: skip
+        return
     for row_phase in range(first_row, last_row):
         for c in range(0, s.c_in, s.block):
             channels = min(s.block, s.c_in - c)
-            if not whole:
-                _pack(s, x, x_at + c * s.x_c, channels, low - s.reach, length, packed)
+            _pack(s, x, x_at + c * s.x_c, channels, low - s.reach, length, packed)
             rows = 0
             for panel in range(first_panel, last_panel):
                 start, height, table = panels[panel, 0], panels[panel, 1], panels[panel, 3]
-                w_at = (group * s.c_out + start) * s.taps * s.c_in + c * height
-                out_at = (group * s.c_out + start) * s.out_c
-                for sub in range(0, padded, part):
-                    # sums of one part stay in the first-level cache; its stores drain while the next part is computed
-                    width = min(part, padded - sub)
-                    own = sums if whole else sums[(rows * padded + height * sub) * s.sx :]
-                    _tiles(s, height, packed, length, sub, sub + width, weight, w_at, channels, jobs, row_phase, taps, table,
-                           c > 0, bias, group * s.c_out + start, own, width)  # fmt: skip
-                    if c + channels == s.c_in:
-                        _store_pixels(s, row_phase, own, width, low + sub, min(high, low + sub + width), height, out, out_at)
+                channel = group * s.c_out + start
+                own = sums[rows * padded * s.sx :]
+                _tiles(tile, s, height, packed, length, 0, padded, weight, channel * s.taps * s.c_in + c * height, channels, jobs,
+                       row_phase, taps, table, c > 0, bias, channel, own, padded)  # fmt: skip
+                if c + channels == s.c_in:
+                    _store_pixels(s, row_phase, own, padded, low, high, height, out, channel * s.out_c)
                 rows += height
 
 
@@ -255,7 +262,7 @@ def _store_channels(s, sums, block, channel, channels, out, to):
 
 
 @kernel
-def _channels_task(s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias, panels, jobs, taps, rows, packed, sums, out):
+def _channels_task(tile, s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias, panels, jobs, taps, rows, packed, sums, out):
     """All positions of some images, blocks of channels and row phases, vectors along the channels."""
     lanes = simd.VECTOR_BYTES // out.itemsize
     high = min(s.positions, low + s.task_positions)
@@ -295,7 +302,7 @@ def _channels_task(s, group, first_panel, last_panel, first_row, last_row, low, 
                         j = 0
                         while j < s.wx:
                             height = _tile_height(s.wx - j)
-                            sum_taps(height, block // lanes, packed, line + j, length, weight, w_at + c * block, block, own, 0,
+                            call_sum_taps(tile, height, block // lanes, packed, line + j, length, weight, w_at + c * block, block, own, 0,
                                      count, min(depth, s.c_in - c), True, bias, 0, sums,
                                      row * row_size + (phase * s.wx + j) * block, block)  # fmt: skip
                             j += height
@@ -308,9 +315,18 @@ def _channels_task(s, group, first_panel, last_panel, first_row, last_row, low, 
                     _store_channels(s, sums[row * row_size :], block, start, channels, out, to)
 
 
-@kernel
-def _task(task, shape, x, weight, bias, panels, jobs, taps, rows, out):
-    s = _shape(shape)
+def _native_task(task, tables, x, out):
+    """One task; ``tables`` holds the addresses of what ``Phase.prepare`` made, in its order."""
+    x, out = carray(x, 1), carray(out, 1)
+    shape = carray(as_pointer(tables[0]), 1, dtype=RECORD)
+    s = shape[0]
+    tile = tables[1]
+    weight = carray(as_pointer(tables[2]), 1, dtype=out.dtype)
+    bias = carray(as_pointer(tables[3]), 1, dtype=out.dtype)
+    panels = carray(as_pointer(tables[4]), (s.panels, 4), dtype=np.int64)
+    jobs = carray(as_pointer(tables[5]), (s.sz * s.sy, s.jobs, 4), dtype=np.int64)
+    taps = carray(as_pointer(tables[6]), 1, dtype=np.int64)
+    rows = carray(as_pointer(tables[7]), (s.entries, 2), dtype=np.int64)
     lanes = simd.VECTOR_BYTES // out.itemsize
     pieces = (s.positions + s.task_positions - 1) // s.task_positions
     row_parts = (s.sz * s.sy + s.task_rows - 1) // s.task_rows
@@ -335,17 +351,29 @@ def _task(task, shape, x, weight, bias, panels, jobs, taps, rows, out):
         sums = np.empty(images * s.wz * s.wy * s.sx * s.wx * panels[0, 1], out.dtype)
     for group in range(group_part * s.task_groups, min(s.groups, (group_part + 1) * s.task_groups)):
         if s.over_pixels:
-            _pixels_task(s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias,
+            _pixels_task(tile, s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias,
                          panels, jobs, taps, packed, sums, out)  # fmt: skip
         else:
-            _channels_task(s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias,
+            _channels_task(tile, s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias,
                            panels, jobs, taps, rows, packed, sums, out)  # fmt: skip
 
 
+@cache
+def _native(dtype: str) -> Any:
+    """``_native_task`` of a dtype as machine code."""
+    i, p = types.int64, types.CPointer(from_dtype(np.dtype(dtype)))
+    return native(types.void(i, types.CPointer(i), p, p), _native_task)
+
+
 @kernel(parallel=True)
-def _phases(tasks, shape, x, weight, bias, panels, jobs, taps, rows, out):
-    for task in prange(tasks):
-        _task(np.int64(task), shape, x, weight, bias, panels, jobs, taps, rows, out)
+def _phases(tasks, alone, native_task, tables, x, out):
+    """All tasks; ``alone``: in this thread, where starting the others would take longer than the work."""
+    if alone:
+        for task in range(tasks):
+            call_task(native_task, task, tables, x, out)
+    else:
+        for task in prange(tasks):
+            call_task(native_task, np.int64(task), tables, x, out)
 
 
 @kernel(parallel=True)
@@ -355,7 +383,7 @@ def _pack_weights(tasks, shape, weight, members, panels, packed, finite):
     A task takes 8 input channels of a panel, which the first-level cache holds; ``finite[task]``: whether all of them are.
     """
     for task in prange(tasks):
-        s = _shape(shape)
+        s = shape[0]
         rest, block = divmod(np.int64(task), (s.c_in + 7) // 8)
         group, panel = divmod(rest, s.panels)
         start, height, channels = panels[panel, 0], panels[panel, 1], panels[panel, 2]
@@ -385,6 +413,14 @@ def _pack_weights(tasks, shape, weight, members, panels, packed, finite):
         finite[task] = spoiled == 0
 
 
+def _state(problem: Problem, found: _phase_layout.Layout, weight: NDArray[Any], bias: NDArray[Any]) -> Any:
+    """What ``_phases`` takes, and the arrays that its addresses point to."""
+    held = (found.record, weight, bias, found.panels, found.jobs, found.taps, found.rows)
+    addresses = [array.ctypes.data for array in held]
+    addresses.insert(1, simd.native_sum_taps(problem.dtype).address)
+    return found.tasks, found.alone, _native(problem.dtype).address, np.array(addresses, np.int64), held
+
+
 @variant(
     "phase",
     title="phases, implicit GEMM",
@@ -401,16 +437,14 @@ class Phase(Variant):
         if not finite:
             # A border's zero times an infinite weight would reach outputs whose sums it does not belong to.
             return registry.get("direct").prepare(problem, weight, bias), None
-        shape = np.array(found.shape, np.int64)
-        bias = _blocks.bias_or_zeros(problem, bias)
-        return (found.tasks, shape, packed, bias, found.panels, found.jobs, found.taps.reshape(-1), found.rows), problem
+        return _state(problem, found, packed, _blocks.bias_or_zeros(problem, bias)), problem
 
     def _packed(self, problem: Problem, found: _phase_layout.Layout, weight: NDArray[Any]) -> tuple[NDArray[Any], bool]:
         s = found.shape
         packed = np.empty(_phase_layout.weights_elements(found), problem.dtype)
         tasks = s.groups * s.panels * -(-s.c_in // 8)
         finite = np.empty(tasks, np.bool_)
-        _pack_weights(tasks, np.array(s, np.int64), weight.reshape(-1), found.members, found.panels, packed, finite)
+        _pack_weights(tasks, found.record, weight.reshape(-1), found.members, found.panels, packed, finite)
         return packed, bool(finite.all())
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
@@ -418,12 +452,12 @@ class Phase(Variant):
         if problem is None:
             registry.get("direct").run(inner, x, out)
             return
-        tasks, shape, weight, bias, panels, jobs, taps, rows = inner
-        _phases(tasks, shape, x.reshape(-1), weight, bias, panels, jobs, taps, rows, out.reshape(-1))
+        tasks, alone, task, tables, _ = inner
+        _phases(tasks, alone, task, tables, x.reshape(-1), out.reshape(-1))
 
     def prepared_bytes(self, problem: Problem) -> int:
         found = _phase_layout.layout(problem, _blocks.threads())
-        tables = found.panels.nbytes + found.jobs.nbytes + found.taps.nbytes + found.rows.nbytes + 8 * len(found.shape)
+        tables = found.record.nbytes + found.panels.nbytes + found.jobs.nbytes + found.taps.nbytes + found.rows.nbytes + 8 * 8
         return tables + problem.itemsize * (problem.c_out + _phase_layout.weights_elements(found))
 
     def workspace_bytes(self, problem: Problem) -> int:
