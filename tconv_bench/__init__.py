@@ -2,12 +2,14 @@
 
 from tconv_bench.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from tconv_bench.convolution_matrix import convolution_matrix
+from tconv_bench.plan import Plan, plan
 from tconv_bench.problem import Problem, output_shape
 from tconv_bench.registry import methods
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Plan",
     "Problem",
     "conv1d",
     "conv2d",
@@ -18,4 +20,5 @@ __all__ = [
     "convolution_matrix",
     "methods",
     "output_shape",
+    "plan",
 ]

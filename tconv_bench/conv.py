@@ -2,19 +2,26 @@
 
 Validation comes first and touches no pixel; then the chosen variant prepares and runs. Inputs are never modified. Integers
 give integers of the same dtype, exact modulo its width, as NumPy's arithmetic is.
+
+Arguments that were checked are known again by their shapes, dtypes and sizes, never by their values, so that the next call with
+them goes straight to the variant.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container, Iterable
+from functools import lru_cache
 from math import prod
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tconv_bench import forward, registry
+from tconv_bench import forward, registry, wisdom
 from tconv_bench.problem import (
     ARRAY_DTYPES,
+    DTYPES,
     Geometry,
     Problem,
     as_int,
@@ -23,6 +30,11 @@ from tconv_bench.problem import (
     padding_pairs,
     per_axis,
 )
+from tconv_bench.registry import Variant
+
+AUTO = "auto"
+KNOWN = 1024  # checked arguments that are kept, and as many choices
+Weights = tuple[NDArray[Any], NDArray[Any] | None]
 
 
 def conv_transpose1d(
@@ -178,60 +190,177 @@ def conv3d(
     return _conv(3, x, weight, bias, stride, padding, dilation, groups)
 
 
-def choose(problem: Problem) -> str:
-    """The method that "auto" takes, always one that serves the problem.
+def choose(problem: Problem, planned: bool = True) -> str:
+    """The method that "auto" takes: the one remembered as measured fastest, else the one predicted fastest.
 
-    Over the 67 layers of benchmarks/layers.csv (float32, two Zen 4 cores, interleaved medians) this rule is within 3 % of the
-    best of direct, scatter_add and col2im in the geometric mean, 1.47x on the worst layer; scatter_add alone within 8 % and
-    3.2x: a deep sum over few pixels is where the packed panels of the GEMM repay the columns.
+    None is taken that ``spreads_nonfinite_weights``, and for a call that is not ``planned`` none that ``prepares_slowly``. Over
+    the 67 layers of benchmarks/layers.csv (float32, two Zen 4 cores, interleaved medians) the prediction is within 4 % of the
+    best of direct, scatter_add and col2im in the geometric mean, 1.53x on the worst layer.
     """
-    overlap = problem.in_pixels * problem.taps > problem.out_pixels
-    deep = problem.c_in // problem.groups >= 1024 and problem.batch * problem.in_pixels >= 16
-    return "col2im" if deep and overlap else "scatter_add"
+    return _choose(problem, planned, numba.get_num_threads(), wisdom.changes)
+
+
+@lru_cache(KNOWN)
+def _choose(problem: Problem, planned: bool, threads: int, changes: int) -> str:
+    allowed = candidates(predictions(problem), planned)
+    return remembered(problem, allowed) or next(iter(allowed))
+
+
+def predictions(problem: Problem) -> dict[str, float]:
+    """Predicted seconds of every method that serves a problem, on the present number of threads; fastest first."""
+    entries = (registry.get(name) for name in registry.methods())
+    seconds = {entry.name: entry.estimate(problem) for entry in entries if entry.supports(problem) is True}
+    return dict(sorted(seconds.items(), key=lambda item: item[1]))
+
+
+def candidates(predicted: dict[str, float], planned: bool = True) -> dict[str, float]:
+    """Those of the predictions that "auto" may take; see ``choose``."""
+    entries = {name: registry.get(name) for name in predicted}
+    return {
+        name: seconds
+        for name, seconds in predicted.items()
+        if not entries[name].spreads_nonfinite_weights and (planned or not entries[name].prepares_slowly)
+    }
+
+
+def remembered(problem: Problem, allowed: Container[str]) -> str:
+    """The allowed method that was measured fastest; "" where none was."""
+    known = wisdom.lookup(problem)
+    timed = {name: seconds for name, seconds in known.seconds.items() if name in allowed} if known else {}
+    return min(timed, key=lambda name: timed[name], default="")
+
+
+class Call:
+    """What checked arguments ask for: a problem, the variant that computes it, and the user's shapes and dtype."""
+
+    def __init__(self, problem: Problem, variant: Variant, batched: bool, dtype: np.dtype[Any]):
+        self.problem, self.variant, self.batched = problem, variant, batched
+        self.dtype = dtype.newbyteorder("=")  # of x and the result
+        self.x_shape, self.out_shape = (s if batched else s[1:] for s in (problem.x_shape, problem.out_shape))
+        #: Kernels take the user's dtype as it is, and there is something to compute.
+        self.is_plain = self.dtype.name in DTYPES and prod(self.out_shape) > 0
+
+    def compute(
+        self,
+        run: Callable[[NDArray[Any], NDArray[Any]], None],
+        x: NDArray[Any],
+        out: Any,
+        *weights: NDArray[Any] | None,
+    ) -> NDArray[Any]:
+        """The result of ``run(x, out)``, which takes both batched and as kernels do; written into ``out`` where that is given.
+
+        ``weights`` are arrays that ``out`` must not overlap either. TypeError or ValueError where it cannot be written into.
+        """
+        strided = self.variant.serves_strided
+        x = for_kernels(x, strided)
+        _check_out(out, self.out_shape, self.dtype, (x, *weights))
+        result = out if out is not None and _takes(out, x.dtype, strided) else self._fresh(x, strided)
+        if result.size:
+            run(x if self.batched else x[None], result if self.batched else result[None])
+        if out is None:
+            return result.astype(self.dtype, copy=False)
+        if result is not out:
+            out[...] = result.astype(self.dtype, copy=False)
+        written: NDArray[Any] = out
+        return written
+
+    def takes(self, x: Any) -> bool:
+        """Whether the variant may read ``x`` as it is."""
+        return self.is_plain and _is_plain(x) and x.shape == self.x_shape and x.dtype == self.dtype
+
+    def can_write(self, out: Any, *inputs: NDArray[Any] | None) -> bool:
+        """Whether the variant may write into ``out`` as it is while it reads the inputs; asked of plain calls only."""
+        return (
+            _is_plain(out)
+            and out.shape == self.out_shape
+            and out.dtype == self.dtype
+            and not any(array is not None and np.may_share_memory(out, array) for array in inputs)
+        )
+
+    def _fresh(self, x: NDArray[Any], strided: bool) -> NDArray[Any]:
+        """A new output; its channels are innermost where x's are and the variant serves that."""
+        axis, shape = int(self.batched), self.out_shape
+        if not (strided and _has_channels_last(x, axis)):
+            return np.empty(shape, x.dtype)
+        return np.moveaxis(np.empty((*shape[:axis], *shape[axis + 1 :], shape[axis]), x.dtype), -1, axis)
+
+
+_known: dict[tuple[Any, ...], Call] = {}
+
+
+def _key(ndim: int, x: Any, weight: Any, bias: Any, sizes: tuple[Any, ...], method: Any) -> tuple[Any, ...] | None:
+    """All that the check of the arguments reads; None unless they are plain arrays, integers and tuples of them.
+
+    True and 1.0 equal 1 and would be taken for it, so integers must be of type int.
+    """
+    if not (_is_plain(x) and _is_plain(weight) and (bias is None or _is_plain(bias)) and type(method) is str):
+        return None
+    for size in sizes:
+        if type(size) is not int and not _are_ints(size):
+            return None
+    of_bias = None if bias is None else (bias.shape, bias.dtype)
+    threads = numba.get_num_threads()
+    return ndim, x.shape, x.dtype, weight.shape, weight.dtype, of_bias, sizes, method, threads, wisdom.changes
+
+
+def _is_plain(array: Any) -> bool:
+    """Whether kernels take the array's memory as it is; its dtype and byte order are another matter."""
+    return type(array) is np.ndarray and array.flags.carray is True
+
+
+def _are_ints(value: Any) -> bool:
+    return type(value) is int or (type(value) is tuple and all(map(_are_ints, value)))
 
 
 def _conv_transpose(
     ndim: int,
-    x: ArrayLike,
-    weight: ArrayLike,
-    bias: ArrayLike | None,
+    x: Any,
+    weight: Any,
+    bias: Any,
     stride: Any,
     padding: Any,
     output_padding: Any,
-    groups: int,
+    groups: Any,
     dilation: Any,
     method: str,
     out: NDArray[Any] | None,
 ) -> NDArray[Any]:
-    x, weight, bias, dtype = _arrays(x, weight, bias)
-    batched = _check_ranks(ndim, x, weight, f"(C_in, C_out // groups, {_axes('K', ndim)})")
-    if not batched:
-        x = x[None]
-    groups = as_int(groups, "groups", 1)
-    if weight.shape[0] != x.shape[1]:
-        raise ValueError(f"weight has shape {weight.shape}: its first axis must be x's channel count, {x.shape[1]}")
-    problem = Problem(
-        x.shape[0], x.shape[1], x.shape[2:], weight.shape[1] * groups, weight.shape[2:], stride, padding, output_padding,
-        groups, dilation, x.dtype.name,
-    )  # fmt: skip
-    _check_bias(bias, problem.c_out)
-    names = registry.methods()
-    if method != "auto" and method not in names:
-        raise ValueError(f"method is {method!r}, valid methods are auto, {', '.join(names)}")
-    entry = registry.get(choose(problem) if method == "auto" else method)
-    supported = entry.supports(problem)
-    if supported is not True:
-        raise NotImplementedError(f"method {method!r} can't serve {problem}: {supported}")
-    shape = problem.out_shape if batched else problem.out_shape[1:]
-    _check_out(out, shape, dtype, (x, weight, bias))
-    result = out if out is not None and _is_plain(out, x.dtype) else np.empty(shape, x.dtype)
-    if result.size:
-        entry.run(entry.prepare(problem, weight, bias), x, result.reshape(problem.out_shape))
-    if out is None:
-        return result.astype(dtype, copy=False)
-    if result is not out:
-        out[...] = result.astype(dtype, copy=False)
-    return out
+    sizes = (stride, padding, output_padding, groups, dilation)
+    key = _key(ndim, x, weight, bias, sizes, method)
+    call = None if key is None else _known.get(key)
+    if call is not None and (out is None or call.can_write(out, x, weight, bias)):
+        result: NDArray[Any] = np.empty(call.out_shape, call.dtype) if out is None else out
+        if call.batched:
+            call.variant.one_shot(call.problem, weight, bias, x, result)
+        else:
+            call.variant.one_shot(call.problem, weight, bias, x[None], result[None])
+        return result
+    return _check_and_compute(ndim, x, weight, bias, sizes, method, out, key)
+
+
+def _check_and_compute(
+    ndim: int,
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None,
+    sizes: tuple[Any, ...],
+    method: str,
+    out: NDArray[Any] | None,
+    key: tuple[Any, ...] | None,
+) -> NDArray[Any]:
+    x = checked_array(x, "x")
+    weight, bias = checked_weights(weight, bias, x.dtype)
+    problem, batched = checked_problem(ndim, "x", x.shape, weight, bias, sizes)
+    check_method(problem, method, AUTO)
+    variant = registry.get(choose(problem, planned=False) if method == AUTO else method)
+    call = Call(problem, variant, batched, x.dtype)
+    w, b = for_kernels(weight), None if bias is None else for_kernels(bias)
+    result = call.compute(lambda x, out: variant.one_shot(problem, w, b, x, out), x, out, w, b)
+    if key is not None and call.is_plain and all(a is None or a.dtype.isnative for a in (x, weight, bias)):
+        if len(_known) >= KNOWN:
+            _known.clear()
+        _known[key] = call
+    return result
 
 
 def _conv(
@@ -244,10 +373,12 @@ def _conv(
     dilation: Any,
     groups: int,
 ) -> NDArray[Any]:
-    x, weight, bias, dtype = _arrays(x, weight, bias)
-    batched = _check_ranks(ndim, x, weight, f"(C_out, C_in // groups, {_axes('K', ndim)})")
-    if not batched:
-        x = x[None]
+    x = checked_array(x, "x")
+    weight, bias = checked_weights(weight, bias, x.dtype)
+    dtype = x.dtype.newbyteorder("=")
+    batched = _check_ranks(ndim, "x", x.shape, weight, f"(C_out, C_in // groups, {_axes('K', ndim)})")
+    x = for_kernels(x if batched else x[None])
+    weight, bias = for_kernels(weight), None if bias is None else for_kernels(bias)
     groups = as_int(groups, "groups", 1)
     c_out, c_in, kernel = weight.shape[0], x.shape[1], weight.shape[2:]
     if weight.shape[1] * groups != c_in:
@@ -282,8 +413,8 @@ def _axes(letter: str, ndim: int) -> str:
     return ", ".join(f"{letter}{axis}" for axis in "DHW"[3 - ndim :])
 
 
-def _checked(value: ArrayLike, name: str) -> NDArray[Any]:
-    """``value`` as an array of a dtype that is served."""
+def checked_array(value: ArrayLike, name: str, dtype: np.dtype[Any] | None = None, owner: str = "x") -> NDArray[Any]:
+    """``value`` as an array of a dtype that is served; of ``owner``'s dtype, in any byte order, where that is given."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(value)")
     try:
@@ -292,12 +423,21 @@ def _checked(value: ArrayLike, name: str) -> NDArray[Any]:
         raise TypeError(f"{name} can't be read as an array: {error}") from None
     if array.dtype.name not in ARRAY_DTYPES:
         raise TypeError(f"{name} has dtype {array.dtype}, but must be one of {', '.join(ARRAY_DTYPES)}")
+    if dtype is not None and array.dtype.newbyteorder("=") != dtype.newbyteorder("="):
+        raise TypeError(f"{name} has dtype {array.dtype}, but must have {owner}'s dtype, {dtype}")
     return array
 
 
-def _for_kernels(array: NDArray[Any]) -> NDArray[Any]:
-    """The array as kernels take it: contiguous, aligned, native, writable in type (and never written to)."""
-    array = np.require(array, kernel_dtype(array.dtype), ["C", "A"])
+def checked_weights(weight: ArrayLike, bias: ArrayLike | None, dtype: np.dtype[Any] | None = None) -> Weights:
+    """Weight and bias as arrays of one dtype: x's, ``dtype``, or the weight's own."""
+    weight = checked_array(weight, "weight", dtype)
+    expected, owner = (weight.dtype, "weight") if dtype is None else (dtype, "x")
+    return weight, None if bias is None else checked_array(bias, "bias", expected, owner)
+
+
+def for_kernels(array: NDArray[Any], strided: bool = False) -> NDArray[Any]:
+    """The array as kernels take it: aligned, native, writable in type (and never written to); contiguous unless ``strided``."""
+    array = np.require(array, kernel_dtype(array.dtype), ["A"] if strided else ["C", "A"])
     return array if array.flags.writeable else _writable_view(array)
 
 
@@ -314,27 +454,62 @@ def _writable_view(array: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(_View(interface, array))
 
 
-def _arrays(
-    x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, np.dtype[Any]]:
-    """The inputs for kernels, and the dtype of the result."""
-    x, weight = _checked(x, "x"), _checked(weight, "weight")
-    bias = None if bias is None else _checked(bias, "bias")
-    dtype = x.dtype.newbyteorder("=")
-    for name, array in (("weight", weight), ("bias", bias)):
-        if array is not None and array.dtype.newbyteorder("=") != dtype:
-            raise TypeError(f"{name} has dtype {array.dtype}, but must have x's dtype, {x.dtype}")
-    return _for_kernels(x), _for_kernels(weight), None if bias is None else _for_kernels(bias), dtype
+def checked_problem(
+    ndim: int,
+    name: str,
+    x_shape: tuple[int, ...],
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    sizes: tuple[Any, ...],
+) -> tuple[Problem, bool]:
+    """The Problem that the arguments describe, and whether x has a batch axis; ValueError or TypeError where they don't fit.
+
+    Args:
+        ndim: spatial axes.
+        name: what the caller calls x or its shape.
+        x_shape: ``(N, C_in, *spatial)`` or ``(C_in, *spatial)``.
+        weight, bias: of the dtype to compute in, or a narrower integer's.
+        sizes: stride, padding, output_padding, groups, dilation.
+    """
+    stride, padding, output_padding, groups, dilation = sizes
+    batched = _check_ranks(ndim, name, x_shape, weight, f"(C_in, C_out // groups, {_axes('K', ndim)})")
+    batch, c_in, *in_size = x_shape if batched else (1, *x_shape)
+    groups = as_int(groups, "groups", 1)
+    if weight.shape[0] != c_in:
+        raise ValueError(f"weight has shape {weight.shape}: its first axis must be x's channel count, {c_in}")
+    problem = Problem(
+        batch, c_in, tuple(in_size), weight.shape[1] * groups, weight.shape[2:], stride, padding, output_padding, groups,
+        dilation, kernel_dtype(weight.dtype),
+    )  # fmt: skip
+    _check_bias(bias, problem.c_out)
+    return problem, batched
 
 
-def _check_ranks(ndim: int, x: NDArray[Any], weight: NDArray[Any], weight_axes: str) -> bool:
+def check_method(problem: Problem, method: Any, *choices: str) -> None:
+    """Refuse a method that is neither one of the ``choices`` nor a name, or a named one that does not serve the problem.
+
+    Raises:
+        ValueError: no such method.
+        NotImplementedError: it does not serve the problem; the message names an alternative.
+    """
+    names = registry.methods()
+    if method in choices:
+        return
+    if method not in names:
+        raise ValueError(f"method is {method!r}, valid methods are {', '.join((*choices, *names))}")
+    supported = registry.get(method).supports(problem)
+    if supported is not True:
+        raise NotImplementedError(f"method {method!r} can't serve {problem}: {supported}")
+
+
+def _check_ranks(ndim: int, name: str, x_shape: tuple[int, ...], weight: NDArray[Any], weight_axes: str) -> bool:
     """Whether x is batched; ValueError for a wrong number of axes."""
-    if x.ndim not in (ndim + 1, ndim + 2):
+    if len(x_shape) not in (ndim + 1, ndim + 2):
         axes = _axes("", ndim)
-        raise ValueError(f"x has {x.ndim} axes (shape {x.shape}), but must be (N, C_in, {axes}) or (C_in, {axes})")
+        raise ValueError(f"{name} has {len(x_shape)} axes (shape {x_shape}), but must be (N, C_in, {axes}) or (C_in, {axes})")
     if weight.ndim != ndim + 2:
         raise ValueError(f"weight has {weight.ndim} axes (shape {weight.shape}), but must be {weight_axes}")
-    return x.ndim == ndim + 2
+    return len(x_shape) == ndim + 2
 
 
 def _check_bias(bias: NDArray[Any] | None, c_out: int) -> None:
@@ -342,7 +517,7 @@ def _check_bias(bias: NDArray[Any] | None, c_out: int) -> None:
         raise ValueError(f"bias has shape {bias.shape}, but must be ({c_out},): one value per output channel")
 
 
-def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: tuple[NDArray[Any] | None, ...]) -> None:
+def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: Iterable[NDArray[Any] | None]) -> None:
     if out is None:
         return
     if not isinstance(out, np.ndarray):
@@ -357,5 +532,12 @@ def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: t
         raise ValueError("out overlaps an input's memory, but must be memory of its own")
 
 
-def _is_plain(array: NDArray[Any], dtype: np.dtype[Any]) -> bool:
-    return bool(array.flags.c_contiguous and array.flags.aligned and array.dtype == dtype)
+def _takes(out: NDArray[Any], dtype: np.dtype[Any], strided: bool) -> bool:
+    """Whether kernels that compute in a dtype can write into ``out`` themselves."""
+    return bool((strided or out.flags.c_contiguous) and out.flags.aligned and out.dtype == dtype)
+
+
+def _has_channels_last(x: NDArray[Any], axis: int) -> bool:
+    """Whether channels, along ``axis``, are innermost in memory and pixels are not beside each other."""
+    pixels = [abs(step) for step, size in zip(x.strides[axis + 1 :], x.shape[axis + 1 :]) if size > 1]
+    return x.strides[axis] == x.itemsize and x.shape[axis] > 1 and bool(pixels) and min(pixels) > x.itemsize

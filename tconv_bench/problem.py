@@ -218,6 +218,12 @@ class Problem:
             if prod(shape) * self.itemsize > _LARGEST:
                 raise ValueError(f"the {name} would have shape {shape}: more bytes than this machine can address ({_LARGEST})")
 
+        object.__setattr__(self, "_hash", hash(tuple(getattr(self, field.name) for field in fields(self))))
+
+    def __hash__(self) -> int:
+        known: int = self.__dict__["_hash"]  # 0.1 us instead of 2 in every cache that a call passes
+        return known
+
     @property
     def ndim(self) -> int:
         """Spatial axes: 1, 2 or 3."""

@@ -6,16 +6,19 @@ A variant is a class with the methods of ``Variant`` below it::
     class Direct(Variant):
         def prepare(self, problem, weight, bias): ...
         def run(self, state, x, out): ...
+        def estimate(self, problem): ...
+        def prepared_bytes(self, problem): ...
         def workspace_bytes(self, problem): ...
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, no_type_check
 
 from numpy.typing import NDArray
 
@@ -36,6 +39,11 @@ class Variant:
     marker: str
     #: True where a NaN or infinity in the weights reaches outputs whose sums it does not belong to.
     spreads_nonfinite_weights = False
+    #: True where ``prepare`` takes many times as long as ``run``, so that "auto" takes it for plans alone.
+    prepares_slowly = False
+    #: True where ``run`` and ``one_shot`` take x and out in any memory order, strided (the shapes stay channels-first); callers
+    #: then copy neither, and give a fresh output the order of x: channels-last where that has its channels innermost.
+    serves_strided = False
 
     def supports(self, problem: Problem) -> Literal[True] | str:
         """True, or a sentence that says why not and names an alternative."""
@@ -49,8 +57,29 @@ class Variant:
         """Drop what earlier ``prepare`` calls cached, so that the next one pays in full."""
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
-        """Write every element of ``out`` (``problem.out_shape``, C-contiguous) from ``x`` (``problem.x_shape``, the same)."""
+        """Write every element of ``out`` (``problem.out_shape``) from ``x`` (``problem.x_shape``).
+
+        Both are C-contiguous, unless the variant ``serves_strided``. Several threads may run one state at once.
+        """
         raise NotImplementedError
+
+    @no_type_check  # a peer's method of this name binds its arguments first, and so has others
+    def one_shot(
+        self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None, x: NDArray[Any], out: NDArray[Any]
+    ) -> None:
+        """``prepare`` and ``run`` for weights that are used once; a variant may do with less than its whole preparation."""
+        self.run(self.prepare(problem, weight, bias), x, out)
+
+    def estimate(self, problem: Problem) -> float:
+        """Predicted seconds of ``run`` on prepared weights and the present number of threads, of a problem that it supports.
+
+        Read to rank the methods and to explain a plan, never as a measurement. Infinite, the default, is never ranked first.
+        """
+        return math.inf
+
+    def describe(self, problem: Problem) -> str:
+        """How ``run`` cuts the problem up, in a short sentence for people; "" where there is nothing to say."""
+        return ""
 
     def prepared_bytes(self, problem: Problem) -> int:
         """Bytes that ``prepare`` keeps: packed weights or the matrix."""

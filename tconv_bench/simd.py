@@ -449,9 +449,7 @@ def call_task(typingctx, address, task, tables, x, out):
     """Call machine code of type ``void(int64 task, int64* tables, T* x, T* out)`` at an address."""
 
     def codegen(context, builder, signature, args):
-        pointers = [
-            context.make_array(kind)(context, builder, value).data for kind, value in zip(signature.args[2:], args[2:])
-        ]
+        pointers = [context.make_array(kind)(context, builder, value).data for kind, value in zip(signature.args[2:], args[2:])]
         values = [args[1], *pointers]
         function = ir.FunctionType(ir.VoidType(), [value.type for value in values]).as_pointer()
         builder.call(builder.inttoptr(args[0], function), values)
@@ -523,7 +521,9 @@ def _interleave(stride: int):
             return memory.address(out, builder.add(builder.add(to, done), constant(v * lanes)))
 
         start = builder.block
-        loop, tail, partial, end = (builder.append_basic_block(f"interleave_{name}") for name in ("loop", "tail", "part", "end"))
+        loop, tail, partial, end = (
+            builder.append_basic_block(f"interleave_{name}") for name in ("loop", "tail", "part", "end")
+        )
         block = constant(stride * lanes)
         builder.cbranch(builder.icmp_signed(">=", count, block), loop, tail)
         builder.position_at_end(loop)
@@ -670,6 +670,71 @@ def sum_lines(line, weight, w_at, taps, first, taps_count, bias, sums, at, count
     whole = count // (4 * lanes) * (4 * lanes)
     _lines_4(line, weight, w_at, taps, first, taps_count, bias, sums, at, 0, whole)
     _lines_1(line, weight, w_at, taps, first, taps_count, bias, sums, at, whole, count)
+
+
+@intrinsic
+def copy_strided(typingctx, source, at, step, target, to, count):
+    """target[to + i] = source[at + i*step] for i < count; plain addresses, which Numba's own loop checks for negative ones."""
+
+    def codegen(context, builder, signature, args):
+        _, at, step, _, to, count = args
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        source, target = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3))
+        i64 = ir.IntType(64)
+        start = builder.block
+        loop, end = builder.append_basic_block("strided_loop"), builder.append_basic_block("strided_end")
+        builder.cbranch(builder.icmp_signed(">", count, ir.Constant(i64, 0)), loop, end)
+        builder.position_at_end(loop)
+        i, place = _phi_from(builder, ir.Constant(i64, 0), start), _phi_from(builder, at, start)
+        value = builder.load(builder.gep(source, [place]), align=size)
+        builder.store(value, builder.gep(target, [builder.add(to, i)]), align=size)
+        following = builder.add(i, ir.Constant(i64, 1))
+        i.add_incoming(following, loop)
+        place.add_incoming(builder.add(place, step), loop)
+        builder.cbranch(builder.icmp_signed("<", following, count), loop, end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(source, i, i, target, i, i), codegen
+
+
+@intrinsic
+def difference_to_itself(typingctx, source, at, count):
+    """The sum of x - x over ``source[at : at + count]``: 0 where all of them are finite, else NaN."""
+
+    def codegen(context, builder, signature, args):
+        _, at, count = args
+        element = context.get_data_type(signature.args[0].dtype)
+        size = context.get_abi_sizeof(element)
+        lanes = VECTOR_BYTES // size
+        vector, i64 = ir.VectorType(element, lanes), ir.IntType(64)
+        wide = ir.VectorType(i64, lanes)
+        memory = _Memory(builder, vector, size)
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        subtract, add = (builder.sub, builder.add) if isinstance(element, ir.IntType) else (builder.fsub, builder.fadd)
+        start = builder.block
+        loop, end = builder.append_basic_block("finite_loop"), builder.append_basic_block("finite_end")
+        builder.cbranch(builder.icmp_signed(">", count, ir.Constant(i64, 0)), loop, end)
+        builder.position_at_end(loop)
+        j, total = _phi_from(builder, ir.Constant(i64, 0), start), _phi_from(builder, ir.Constant(vector, None), start)
+        lane = ir.Constant(wide, list(range(lanes)))
+        mask = builder.icmp_signed("<", lane, _splat(builder, builder.sub(count, j), wide))
+        values = memory.load(memory.address(data, builder.add(at, j)), mask)
+        sum_ = add(total, subtract(values, values))
+        following = builder.add(j, ir.Constant(i64, lanes))
+        j.add_incoming(following, loop)
+        total.add_incoming(sum_, loop)
+        builder.cbranch(builder.icmp_signed("<", following, count), loop, end)
+        builder.position_at_end(end)
+        result = _phi_from(builder, ir.Constant(vector, None), start)
+        result.add_incoming(sum_, loop)
+        scalar = builder.extract_element(result, ir.Constant(ir.IntType(32), 0))
+        for number in range(1, lanes):
+            scalar = add(scalar, builder.extract_element(result, ir.Constant(ir.IntType(32), number)))
+        return scalar
+
+    return source.dtype(source, types.int64, types.int64), codegen
 
 
 @intrinsic

@@ -44,6 +44,7 @@ class WorkerProcess:
 
     def __init__(self, tree: Path, threads: int, *, timeout: float = TIMEOUT):
         environment = os.environ | ALLOCATOR | {name: str(threads) for name in _THREADS}
+        environment["TCONV_BENCH_WISDOM"] = ""  # "auto" is judged by what every user has: the predictions
         environment["PYTHONPATH"] = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.timeout = timeout
         self.said = ""  # the last line of the standard error, once the process has ended

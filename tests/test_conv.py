@@ -11,7 +11,16 @@ import scipy.sparse
 from numpy.testing import assert_array_equal
 
 import tconv_bench
-from tconv_bench import Problem, conv_transpose1d, conv_transpose2d, conv_transpose3d, convolution_matrix, methods, reference
+from tconv_bench import (
+    Problem,
+    conv,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    convolution_matrix,
+    methods,
+    reference,
+)
 from tconv_bench.convolution_matrix import entries, forget_patterns, transposed_matrix
 
 X = np.arange(2 * 3 * 4 * 5, dtype=np.float64).reshape(2, 3, 4, 5)
@@ -97,7 +106,8 @@ def test_padding_pairs_mean_before_and_after():
 
 
 def test_empty_batch_gives_an_empty_result():
-    assert conv_transpose2d(X[:0], W).shape == (0, 2, 6, 7)
+    for _ in range(2):
+        assert conv_transpose2d(X[:0], W).shape == (0, 2, 6, 7)
 
 
 def call(**changes: Any) -> Any:
@@ -171,6 +181,72 @@ def test_out_that_overlaps_or_is_read_only():
     frozen.flags.writeable = False
     with pytest.raises(ValueError, match="out is read-only"):
         call(out=frozen)
+
+
+def test_arguments_that_are_known_are_not_checked_again(monkeypatch: pytest.MonkeyPatch):
+    arguments = {"stride": 2, "padding": ((1, 0), (1, 1)), "output_padding": (1, 0)}
+    first = call(**arguments)
+    monkeypatch.setattr(conv, "checked_problem", lambda *_: pytest.fail("checked again"))
+    assert_array_equal(call(**arguments), first)
+    out = np.full(first.shape, np.nan)
+    assert call(**arguments, out=out) is out
+    assert_array_equal(out, first)
+
+
+@pytest.mark.parametrize("method", ["auto", *methods()])
+def test_weights_that_change_in_place_change_the_result(method: str):
+    weight, bias, exact = W.copy(), np.array([1.0, 2.0]), []
+    for factor in (1, 2, -3):
+        weight[...], bias[:] = factor * W, factor
+        exact.append(reference.conv_transpose(Problem(2, 3, (4, 5), 2, 3, dtype="float64"), X, weight, bias))
+        assert_array_equal(conv_transpose2d(X, weight, bias, method=method), exact[-1])
+    assert not np.array_equal(exact[0], exact[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"stride": True}, TypeError, "stride is True, but must be an integer >= 1"),
+        ({"stride": 1.0}, TypeError, r"stride is 1.0 \(float\), but must be an integer >= 1"),
+        ({"stride": (1, True)}, TypeError, "stride is True, but must be an integer >= 1"),
+        ({"dilation": (1.0, 1)}, TypeError, r"dilation is 1.0 \(float\)"),
+        ({"padding": ((True, 1), (1, 1))}, TypeError, "padding is True, but must be an integer >= 0"),
+        ({"padding": False}, TypeError, "padding is False, but must be an integer >= 0"),
+        ({"groups": True}, TypeError, "groups is True, but must be an integer >= 1"),
+        ({"bias": np.zeros(3)}, ValueError, r"bias has shape \(3,\), but must be \(2,\)"),
+        ({"bias": np.zeros(2, "f4")}, TypeError, "bias has dtype float32, but must have x's dtype, float64"),
+        ({"weight": W.astype("f4")}, TypeError, "weight has dtype float32, but must have x's dtype, float64"),
+        ({"out": np.empty((2, 2, 6, 6))}, ValueError, r"out has shape \(2, 2, 6, 6\), but the result has \(2, 2, 6, 7\)"),
+        ({"out": np.empty((2, 2, 6, 7), "f4")}, TypeError, "out has dtype float32, but must have x's dtype, float64"),
+    ],
+)
+def test_what_equals_known_arguments_is_refused_all_the_same(changes: dict[str, Any], error: type[Exception], message: str):
+    for known in ({}, {"stride": (1, 1)}, {"dilation": (1, 1)}, {"padding": ((1, 1), (1, 1))}, {"bias": np.zeros(2)}):
+        call(**known)
+    with pytest.raises(error, match=message):
+        call(**changes)
+
+
+def test_other_memory_with_known_arguments():
+    exact = call(stride=2)
+    swapped = {"x": X.astype(">f8"), "weight": W.astype(">f8")}
+    for name in ("x", "weight"):
+        for _ in range(2):
+            assert_array_equal(call(stride=2, **{name: swapped[name]}), exact)
+            assert_array_equal(call(stride=2, **{name: np.asfortranarray({"x": X, "weight": W}[name])}), exact)
+    memory = np.zeros(2 * 2 * 9 * 11 + 60)
+    x = memory[:60].reshape(1, 3, 4, 5)
+    for _ in range(2):
+        assert conv_transpose2d(x, W, stride=2, out=memory[60:258].reshape(1, 2, 9, 11)) is not None
+        with pytest.raises(ValueError, match="out overlaps an input's memory"):
+            conv_transpose2d(x, W, stride=2, out=memory[59:257].reshape(1, 2, 9, 11))
+
+
+def test_only_so_many_arguments_are_kept(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(conv, "KNOWN", 3)
+    for size in range(1, 9):
+        assert conv_transpose1d(np.ones((1, 1, size)), np.ones((1, 1, 2))).sum() == 2 * size
+        assert 1 <= len(conv._known) <= 3
 
 
 def test_a_pair_of_one_axis_is_nested():

@@ -159,7 +159,7 @@ def held_bytes(part: Any) -> int:
         return part.nbytes
     if scipy.sparse.issparse(part):
         return held_bytes((part.data, part.indices, part.indptr))
-    return sum(map(held_bytes, part)) if type(part) is tuple else 0
+    return sum(map(held_bytes, part)) if isinstance(part, tuple) else 0
 
 
 @all_methods

@@ -33,6 +33,10 @@ ALONE_CYCLES = 25_000  # a launch on all threads takes 3 us, and longer when the
 _TILE_COST = {12: 1.0, 8: 1.01, 6: 1.0, 4: 1.02, 3: 1.05, 2: 1.35, 1: 2.6}
 
 
+# Places of the addresses that the machine code reads.
+RECORD_AT, TILE_AT, WEIGHT_AT, BIAS_AT, PANELS_AT, JOBS_AT, TAPS_AT, ROWS_AT, MEMBERS_AT, SPOILED_AT = range(10)
+
+
 class Axis(NamedTuple):
     """One spatial axis: ``taps`` lists (kernel index, phase, shift); element j of a phase reads input j - shift + first."""
 
@@ -115,6 +119,9 @@ class Shape(NamedTuple):
     out_z: int
     out_y: int
     out_x: int
+    out_r: int  # between the phases that count as channels
+    members: int  # phases that share an entry, at most
+    pack_block: int  # input channels of a panel whose weights are packed together
 
 
 RECORD = np.dtype([(name, np.int64) for name in Shape._fields])
@@ -134,6 +141,9 @@ class Layout(NamedTuple):
     taps: NDArray[np.int64]  # (table, entry, 2): where its weights and its pixels begin
     rows: NDArray[np.int64]  # (entry, 2): shift along z and y
     members: NDArray[np.int64]  # (entry, phases): places in the kernel, -1 beyond the last
+    addresses: NDArray[np.int64]  # of the arrays above, at the places that ``*_AT`` names; the weights' are filled in later
+    pack_tasks: int
+    weights: int  # elements of the packed weights
 
 
 def _cost(height: int) -> float:
@@ -206,13 +216,33 @@ class _Cut(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def layout(problem: Problem, threads: int, x_last: bool = False, out_last: bool = False) -> Layout:
-    """The plan of work on a number of threads; ``*_last``: channels-last memory of the input and of the output."""
-    g = problem.geometry
-    fold = _fold(g, simd.VECTOR_BYTES // problem.itemsize)
-    fold = 1 if out_last else fold
-    alone = _layout(problem, 1, x_last, out_last, fold)
-    return alone if alone.alone and alone.cycles < ALONE_CYCLES else _layout(problem, threads, x_last, out_last, fold)
+def layout(problem: Problem, threads: int) -> Layout:
+    """The plan of work on a number of threads, for channels-first memory.
+
+    Which way the vectors run and the order of a sum's products do not depend on the threads, so that results do not either.
+    """
+    alone = _layout(problem, 1, _fold(problem.geometry, simd.VECTOR_BYTES // problem.itemsize))
+    if threads == 1 or alone.cycles < ALONE_CYCLES:
+        return alone
+    return _layout(problem, threads, alone.shape.fold, bool(alone.shape.over_pixels))
+
+
+def reordered(found: Layout, problem: Problem, x_last: bool, out_last: bool) -> Layout:
+    """The same work on channels-last memory of the input, of the output, or of both."""
+    if not (x_last or out_last):
+        return found
+    g, s = problem.geometry, found.shape
+    shape = s._replace(flat=s.flat * (not x_last), far=s.far * (not out_last))
+    x = _strides((g.n, g.c_in, g.iz, g.iy, g.ix), x_last)
+    out = _strides((g.n, g.c_out, g.oz, g.oy, g.ox), out_last)
+    shape = shape._replace(
+        x_n=x[0], x_c=x[1], x_z=x[2], x_y=x[3], x_x=x[4], out_n=out[0], out_c=out[1], out_z=out[2], out_y=out[3],
+        out_x=out[4] * s.fold, out_r=out[4],
+    )  # fmt: skip
+    record = np.array([tuple(shape)], RECORD)
+    addresses = found.addresses.copy()
+    addresses[RECORD_AT] = record.ctypes.data
+    return found._replace(shape=shape, record=record, addresses=addresses)
 
 
 def _fold(g: Geometry, lanes: int) -> int:
@@ -222,7 +252,7 @@ def _fold(g: Geometry, lanes: int) -> int:
     return g.sx if fits and g.ix > 1 else 1
 
 
-def _layout(problem: Problem, threads: int, x_last: bool, out_last: bool, fold: int) -> Layout:
+def _layout(problem: Problem, threads: int, fold: int, over_pixels: bool | None = None) -> Layout:
     g, lanes = problem.geometry, simd.VECTOR_BYTES // problem.itemsize
     z = _axis(g.iz, g.kz, g.sz, g.pz, g.dz, g.oz)
     y = _axis(g.iy, g.ky, g.sy, g.py, g.dy, g.oy)
@@ -236,29 +266,38 @@ def _layout(problem: Problem, threads: int, x_last: bool, out_last: bool, fold: 
     span = reach - min(offsets, default=0)
     positions = (((max(1, g.n) - 1) * z.pitch + z.width - 1) * y.pitch + y.width - 1) * x.pitch + x.width
     work = _Work(g.n, c_in, c_out, g.groups, problem.itemsize, lanes, x, y, z, positions, span, jobs, fold)
-    cuts = (_cut(work, threads, over) for over in ((False,) if fold > 1 else (True,) if merged else (True, False)))
-    possible = [candidate for candidate in cuts if candidate]
+    ways = (False,) if fold > 1 else (True,) if merged else (True, False) if over_pixels is None else (over_pixels,)
+    possible = [candidate for candidate in (_cut(work, threads, way) for way in ways) if candidate]
     if not possible:
-        return _layout(problem, threads, x_last, out_last, 1)
+        return _layout(problem, threads, 1)
     cut = min(possible, key=lambda candidate: candidate.cycles)
-    alone = threads == 1 or cut.cycles < ALONE_CYCLES
-    steps = sum(len(places) for places, *_ in found)
     per_row = max(1, max(sum(job.row_phase == r for job in jobs) for r in range(z.stride * y.stride)))
-    flat = span == 0 and (x.pitch, y.pitch, z.pitch) == (x.data, y.data, z.data) == (g.ix, g.iy, g.iz) and not x_last
-    far = not out_last and problem.itemsize * g.n * g.c_out * problem.out_pixels > FAR_BYTES
-    out_strides = list(_strides((g.n, g.c_out, g.oz, g.oy, g.ox), out_last))
-    out_strides[4] *= fold
+    flat = span == 0 and (x.pitch, y.pitch, z.pitch) == (x.data, y.data, z.data) == (g.ix, g.iy, g.iz)
+    far = problem.itemsize * g.n * g.c_out * problem.out_pixels > FAR_BYTES
+    out_n, out_c, out_z, out_y, out_x = _strides((g.n, g.c_out, g.oz, g.oy, g.ox), False)
+    members = _members(found)
+    pack_block = max(1, min(16, 16384 // (problem.itemsize * cut.panels[0][1] * problem.taps // fold)))
     shape = Shape(
-        g.n, c_in, c_out, g.groups, int(cut.over_pixels), fold, int(flat), int(merged), int(far), positions, span, reach, x.pitch, y.pitch,
-        z.pitch, x.width, y.width, z.width, x.first, y.first, z.first, x.data, y.data, z.data, x.stride, y.stride, z.stride,
-        g.ox // fold, g.oy, g.oz, problem.taps, steps, len(found), per_row, len(cut.panels), cut.positions, cut.task_panels,
-        cut.rows, cut.groups, cut.block, *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), x_last), *out_strides,
+        g.n, c_in, c_out, g.groups, int(cut.over_pixels), fold, int(flat), int(merged), int(far), positions, span, reach,
+        x.pitch, y.pitch, z.pitch, x.width, y.width, z.width, x.first, y.first, z.first, x.data, y.data, z.data, x.stride,
+        y.stride, z.stride, g.ox // fold, g.oy, g.oz, problem.taps, sum(len(places) for places, *_ in found), len(found),
+        per_row, len(cut.panels), cut.positions, cut.task_panels, cut.rows, cut.groups, cut.block,
+        *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), False), out_n, out_c, out_z, out_y, out_x * fold, 1,
+        members.shape[1], pack_block,
     )  # fmt: skip
     sizes = sorted({height for _, height, _ in cut.panels})
-    panels = [(start, height, count, sizes.index(height)) for start, height, count in cut.panels]
+    record = np.array([tuple(shape)], RECORD)
+    panels = _table([(start, height, count, sizes.index(height)) for start, height, count in cut.panels], 4)
+    job_table = _job_table(jobs, z.stride * y.stride, per_row)
+    taps = _tap_tables(found, offsets, sizes, c_in, reach)
+    rows = _table([entry[1:3] for entry in found], 2)
+    tile = simd.native_sum_taps(problem.dtype).address
+    arrays = (record, None, None, None, panels, job_table, taps, rows, members, None)
+    addresses = np.array([0 if array is None else array.ctypes.data for array in arrays], np.int64)
+    addresses[TILE_AT] = tile
     return Layout(
-        shape, np.array([tuple(shape)], RECORD), lanes, cut.tasks if g.n else 0, alone, cut.cycles, _table(panels, 4), _job_table(jobs, z.stride * y.stride, per_row),
-        _tap_tables(found, offsets, sizes, c_in, reach), _table([entry[1:3] for entry in found], 2), _members(found),
+        shape, record, lanes, cut.tasks if g.n else 0, threads == 1, cut.cycles, panels, job_table, taps, rows, members,
+        addresses, g.groups * len(cut.panels) * -(-c_in // pack_block), g.groups * shape.taps * c_in * int(panels[:, 1].sum()),
     )  # fmt: skip
 
 
@@ -443,9 +482,3 @@ def workspace_elements(found: Layout) -> int:
         return packed + s.sx * simd.TALL * (padded if s.c_in == 1 else PART * lanes) + lanes
     rows = max(int(found.panels[i : i + s.task_panels, 1].sum()) for i in range(0, s.panels, s.task_panels))
     return packed + s.sx * rows * padded + lanes
-
-
-def weights_elements(found: Layout) -> int:
-    """Elements of the packed weights."""
-    s = found.shape
-    return s.groups * s.taps * s.c_in * int(found.panels[:, 1].sum())

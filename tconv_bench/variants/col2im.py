@@ -16,21 +16,25 @@ packing after Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplic
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from tconv_bench import simd
+from tconv_bench import simd, units
 from tconv_bench.jit import kernel
 from tconv_bench.problem import Problem
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import rank_k
-from tconv_bench.variants import _blocks
+from tconv_bench.variants import _blocks, _costs
 
 CHUNK_BYTES = 64 * 2**20  # columns held at once; those of one image where they alone are more
 MR = simd.MR
+# Seconds per thread for the estimate: of both launches, a tile's cycle, a column byte written and read, a byte packed, a byte
+# of output, and a slice of a row added. Fitted as direct's: times are off by a factor of 1.33 (geometric spread).
+LAUNCH, CYCLE, COLUMN_BYTE, PACKED_BYTE, OUT_BYTE, SLICE = 9.5e-6, 3.8e-10, 2.6e-10, 1.4e-10, 4.9e-10, 2.2e-8
 
 
 class _Tiling(NamedTuple):
@@ -167,6 +171,24 @@ class Col2im(Variant):
             blocks = -(-images * problem.in_pixels // tiling.columns)
             _gemm(g.groups * blocks * row_parts, sizes, tiles, images, part.reshape(-1), weight, cols)
             _overlap_add(images * g.c_out * g.oz * g.oy, sizes, images, cols, bias, out[first : first + images].reshape(-1))
+
+    def estimate(self, problem: Problem) -> float:
+        g, t, size = problem.geometry, _tiling(problem), problem.itemsize
+        rows, c_in = g.c_out // g.groups * problem.taps, g.c_in // g.groups
+        parts = -(-(-(-rows // MR)) // t.panels)
+        tasks = g.groups * parts * -(-t.images * problem.in_pixels // t.columns)
+        chunks = -(-g.n // t.images)
+        gemm = _costs.tile_cycles(min(MR * t.panels, rows), t.columns, c_in, size) * CYCLE
+        gemm += c_in * t.columns * size * PACKED_BYTE
+        columns = g.n * g.c_out * problem.taps * problem.in_pixels * size * COLUMN_BYTE
+        slices = g.n * g.c_out * problem.meetings / g.ix * SLICE
+        out = prod(problem.out_shape) * size * OUT_BYTE
+        return chunks * (LAUNCH + _costs.busiest(tasks) * tasks * gemm) + (columns + slices + out) / _blocks.threads()
+
+    def describe(self, problem: Problem) -> str:
+        t = _tiling(problem)
+        held = units.size(problem.c_out * problem.taps * t.images * problem.in_pixels * problem.itemsize)
+        return f"columns of {t.images} of {problem.batch} images held at once ({held}); GEMM tasks of {t.columns} columns"
 
     def prepared_bytes(self, problem: Problem) -> int:
         return _blocks.packed_bytes(problem)

@@ -14,6 +14,7 @@ Source: Dumoulin & Visin, arXiv:1603.07285, section 4.1; the first background te
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,9 @@ from tconv_bench.registry import Variant, variant
 from tconv_bench.variants import _blocks
 
 LIMIT_BYTES = 2 * 2**30
+# Seconds per thread for the estimate: of a launch, a byte of the matrix, a byte of output. Fitted to the 71 rows of
+# reports/zen4-2core (two threads): times are off by a factor of 1.36 (geometric spread).
+LAUNCH, MATRIX_BYTE, OUT_BYTE = 4.0e-6, 1.7e-10, 2.9e-9
 IMAGES = 8  # images of one pass over the entries: their sums stay in registers
 
 
@@ -101,6 +105,8 @@ def _side_by_side(problem: Problem) -> bool:
 class Matmul(Variant):
     """The transposed convolution matrix times the input."""
 
+    prepares_slowly = True
+
     def supports(self, problem: Problem) -> Literal[True] | str:
         size = _matrix_bytes(problem)
         if size <= LIMIT_BYTES:
@@ -132,6 +138,14 @@ class Matmul(Variant):
             images[:, : len(part)] = part.T
             _product_of_eight(*parts, images.reshape(-1), *arrays, results.reshape(-1))
             out[first : first + IMAGES].reshape(len(part), rows)[...] = results[:, : len(part)].T
+
+    def estimate(self, problem: Problem) -> float:
+        passes = -(-problem.batch // IMAGES)
+        out = prod(problem.out_shape) * problem.itemsize * OUT_BYTE
+        return LAUNCH + (passes * _matrix_bytes(problem) * MATRIX_BYTE + out) / _blocks.threads()
+
+    def describe(self, problem: Problem) -> str:
+        return f"{entries(problem)} entries, read once for {IMAGES if _side_by_side(problem) else 1} images"
 
     def prepared_bytes(self, problem: Problem) -> int:
         return _matrix_bytes(problem) + problem.itemsize * problem.c_out

@@ -25,9 +25,12 @@ from tconv_bench.jit import kernel
 from tconv_bench.problem import Geometry, Problem
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import rank_k
-from tconv_bench.variants import _blocks
+from tconv_bench.variants import _blocks, _costs
 
 BAND_BYTES = 256 * 1024  # a band's sums in the second-level cache, beside the weights they take
+# Fitted to the planned hot rows of reports/zen4-2core-comparison and the rows of reports/zen4-2core (105 problems, 2 threads),
+# together with direct's and col2im's so that the ranking counts: off by a factor of 1.36 (geometric spread).
+RATES = _costs.Rates(launch=3.7e-6, cycle=4.0e-10, weight_byte=1.5e-11, out_byte=4.7e-10)
 
 
 class _Tiling(NamedTuple):
@@ -161,6 +164,18 @@ class ScatterAdd(Variant):
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
         tasks, sizes, tiling, weight, bias = state
         _scatter(tasks, sizes, tiling, x.reshape(-1), weight, bias, out.reshape(-1))
+
+    def estimate(self, problem: Problem) -> float:
+        g, t = problem.geometry, _tiling(problem)
+        width = min(t.phase_pixels, g.ix)
+        calls = g.n * g.c_out * problem.meetings / (t.channels * width)
+        return _costs.of_products(problem, t, width, calls, g.c_in // g.groups, _tasks(g, t), RATES)
+
+    def describe(self, problem: Problem) -> str:
+        t = _tiling(problem)
+        along = "the row" if t.over_pixels else "the channels"
+        block = f"{t.channels} output channels, {t.rows} rows, {t.phase_pixels} pixels per phase"
+        return f"{_tasks(problem.geometry, t)} tasks of {block}; vectors along {along}"
 
     def prepared_bytes(self, problem: Problem) -> int:
         return _blocks.packed_bytes(problem)

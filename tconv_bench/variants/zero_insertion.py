@@ -25,8 +25,11 @@ from tconv_bench import forward
 from tconv_bench.jit import kernel
 from tconv_bench.problem import Geometry, Problem
 from tconv_bench.registry import Variant, variant
-from tconv_bench.variants import _blocks
+from tconv_bench.variants import _blocks, _costs
 
+# Fitted to the 105 rows of reports/zen4-2core (two threads): times are off by a factor of 1.28 (geometric spread).
+RATES = _costs.Rates(launch=1.45e-5, cycle=3.0e-10, weight_byte=2.6e-11, out_byte=4.0e-11)
+STRETCHED_BYTE = 5.2e-10  # seconds per thread to write and read a byte of stretched images
 CHUNK_BYTES = 64 * 2**20  # stretched images held at once; one image where that alone is larger
 
 
@@ -97,6 +100,17 @@ class ZeroInsertion(Variant):
             n = len(part)
             _stretch(n * plain.c_in * plain.iz * plain.iy, *sizes, part.reshape(-1), stretched.reshape(-1))
             forward.convolve(plain._replace(n=n), stretched[:n], weight, bias, out[first : first + images])
+
+    def estimate(self, problem: Problem) -> float:
+        plain, size = _stretched_geometry(problem), problem.itemsize
+        t = forward.tiling(plain, size)
+        pieces = -(-plain.ox // t.pixels)
+        tasks = plain.n * plain.groups * -(-(plain.c_out // plain.groups) // t.channels) * plain.oz * plain.oy * pieces
+        calls, depth = tasks * problem.taps, plain.c_in // plain.groups
+        if depth == 1 and t.over_pixels:  # a row of taps is one product
+            calls, depth = calls // plain.kx, plain.kx
+        stretched = size * plain.n * plain.c_in * plain.iz * plain.iy * plain.ix * STRETCHED_BYTE / _blocks.threads()
+        return stretched + _costs.of_products(problem, t, -(-plain.ox // pieces), calls, depth, tasks, RATES)
 
     def prepared_bytes(self, problem: Problem) -> int:
         return _blocks.packed_bytes(problem)
