@@ -107,14 +107,18 @@ def compare_report(
 
 
 def refresh_readme(
-    rows: Annotated[Path, typer.Argument(help="The rows that the table is made from.")] = COMMITTED,
-    path: Annotated[Path, typer.Option("--readme", help="The file whose table is made anew.")] = Path("README.md"),
+    rows: Annotated[Path, typer.Argument(help="The rows that the tables are made from.")] = COMMITTED,
+    path: Annotated[Path, typer.Option("--readme", help="The file with the comparison's table.")] = Path("README.md"),
+    performance: Annotated[Path, typer.Option(help="The file with the table of bars.")] = Path("docs/performance.md"),
 ) -> None:
-    """Make the README's comparison table anew from committed rows; it stands between two markers."""
-    from tconv_bench import readme
+    """Make the README's comparison table and the bars anew from committed rows; each stands between two markers."""
+    from tconv_bench import bars, readme
 
-    changed = readme.refresh(path, rows)
-    out.print(f"{path}: {'refreshed' if changed else 'is up to date'}", markup=False)
+    for document, changed in (
+        (path, readme.refresh(path, rows)),
+        (performance, readme.refresh(performance, rows, readme.BARS, bars.table)),
+    ):
+        out.print(f"{document}: {'refreshed' if changed else 'is up to date'}", markup=False)
 
 
 def register(app: typer.Typer) -> None:

@@ -1,11 +1,11 @@
-"""The README's table: this project against other engines, made from stored comparison rows and never by hand."""
+"""Tables in the documentation that are made from stored comparison rows, never by hand: the README's and the bars'."""
 
 from __future__ import annotations
 
 import os
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tconv_bench import report, store, units, verdicts
@@ -15,7 +15,7 @@ from tconv_bench.plots.versus_scores import Score, Standing
 from tconv_bench.store import Measurement
 from tconv_bench.verdicts import Group
 
-BEGIN, END = "<!-- comparison:begin -->", "<!-- comparison:end -->"
+COMPARISON, BARS = "comparison", "bars"  # a table stands between <!-- NAME:begin --> and <!-- NAME:end -->
 
 
 def table(measurements: list[Measurement]) -> str:
@@ -82,32 +82,38 @@ def _notes(groups: list[Group]) -> list[str]:
     ]
 
 
-def refresh(readme_path: Path | str, rows_path: Path | str) -> bool:
-    """Put the table of the stored rows between the README's two markers; returns whether the file changed.
+def refresh(
+    document: Path | str,
+    rows_path: Path | str,
+    name: str = COMPARISON,
+    make: Callable[[list[Measurement]], str] = table,
+) -> bool:
+    """Put a table of the stored rows between a document's two markers of that name; returns whether the file changed.
 
     The file is replaced at once or not at all, and keeps its line ends and permissions.
 
     Raises:
         ValueError: the markers are missing, doubled or in the wrong order, or the rows have nothing to compare.
         StoreError: the rows cannot be read.
-        OSError: the README cannot be read or written.
+        OSError: the document cannot be read or written.
     """
-    path = Path(readme_path)
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    path = Path(document)
     content = path.read_bytes().decode("utf-8")
-    for marker in (BEGIN, END):
+    for marker in (begin, end):
         if content.count(marker) != 1:
             raise ValueError(
                 f"{path}: the marker {marker} stands there {content.count(marker)} times, but must stand there once"
             )
-    head, _, rest = content.partition(BEGIN)
-    old, found, tail = rest.partition(END)
+    head, _, rest = content.partition(begin)
+    old, found, tail = rest.partition(end)
     if not found:
-        raise ValueError(f"{path}: {END} stands before {BEGIN}")
+        raise ValueError(f"{path}: {end} stands before {begin}")
     newline = "\r\n" if "\r\n" in content else "\n"
-    new = newline + table(store.read(rows_path)).replace("\n", newline) + newline
+    new = newline + make(store.read(rows_path)).replace("\n", newline) + newline
     if new == old:
         return False
-    _replace(path, f"{head}{BEGIN}{new}{END}{tail}".encode())
+    _replace(path, f"{head}{begin}{new}{end}{tail}".encode())
     return True
 
 

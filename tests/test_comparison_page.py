@@ -16,6 +16,8 @@ from tests.test_report import Page
 
 HEADS = ["Layer", "Entrant", *comparison_page.COLUMNS]
 
+BEGIN, END = "<!-- comparison:begin -->", "<!-- comparison:end -->"
+
 
 def parsed(folder) -> Page:
     return Page((folder / "index.html").read_text(encoding="utf-8"))
@@ -328,10 +330,10 @@ def rows_file(tmp_path):
 
 def test_refresh_replaces_what_stands_between_the_markers_and_nothing_else(tmp_path, rows_file):
     path = tmp_path / "README.md"
-    path.write_text(f"# T\n\n{readme.BEGIN}\nold\n{readme.END}\n\nrest \u2713\n", encoding="utf-8")
+    path.write_text(f"# T\n\n{BEGIN}\nold\n{END}\n\nrest \u2713\n", encoding="utf-8")
     os.chmod(path, 0o640)
     assert readme.refresh(path, rows_file) is True
-    expected = f"# T\n\n{readme.BEGIN}\n{readme.table(store.read(rows_file))}\n{readme.END}\n\nrest \u2713\n"
+    expected = f"# T\n\n{BEGIN}\n{readme.table(store.read(rows_file))}\n{END}\n\nrest \u2713\n"
     assert path.read_bytes() == expected.encode()
     assert path.stat().st_mode & 0o777 == 0o640
     before = path.stat().st_mtime_ns
@@ -342,7 +344,7 @@ def test_refresh_replaces_what_stands_between_the_markers_and_nothing_else(tmp_p
 
 def test_refresh_keeps_line_ends_and_reads_packed_rows(tmp_path, rows_file):
     path = tmp_path / "README.md"
-    path.write_bytes(f"a\r\n{readme.BEGIN}\r\n{readme.END}\r\nb\r\n".encode())
+    path.write_bytes(f"a\r\n{BEGIN}\r\n{END}\r\nb\r\n".encode())
     packed = report.write_rows(store.read(rows_file), tmp_path / "report")
     assert readme.refresh(path, packed) is True
     content = path.read_bytes()
@@ -354,10 +356,10 @@ def test_refresh_keeps_line_ends_and_reads_packed_rows(tmp_path, rows_file):
     ("content", "message"),
     [
         ("nothing", "comparison:begin --> stands there 0 times"),
-        (f"{readme.BEGIN}", "comparison:end --> stands there 0 times"),
-        (f"{readme.BEGIN}{readme.END}{readme.BEGIN}", "comparison:begin --> stands there 2 times"),
-        (f"{readme.BEGIN}{readme.END}{readme.END}", "comparison:end --> stands there 2 times"),
-        (f"{readme.END}{readme.BEGIN}", "stands before"),
+        (f"{BEGIN}", "comparison:end --> stands there 0 times"),
+        (f"{BEGIN}{END}{BEGIN}", "comparison:begin --> stands there 2 times"),
+        (f"{BEGIN}{END}{END}", "comparison:end --> stands there 2 times"),
+        (f"{END}{BEGIN}", "stands before"),
     ],
     ids=["none", "no end", "two beginnings", "two ends", "reversed"],
 )
@@ -372,7 +374,7 @@ def test_markers_at_fault_are_an_error_and_leave_the_file(tmp_path, rows_file, c
 
 def test_an_interrupted_refresh_leaves_the_file_and_nothing_beside_it(tmp_path, rows_file, monkeypatch):
     path = tmp_path / "README.md"
-    path.write_text(f"{readme.BEGIN}{readme.END}")
+    path.write_text(f"{BEGIN}{END}")
 
     def fail(source, target):
         raise OSError("disk full")
@@ -380,5 +382,5 @@ def test_an_interrupted_refresh_leaves_the_file_and_nothing_beside_it(tmp_path, 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         readme.refresh(path, rows_file)
-    assert path.read_text() == f"{readme.BEGIN}{readme.END}"
+    assert path.read_text() == f"{BEGIN}{END}"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "rows.jsonl"]

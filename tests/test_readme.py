@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tconv_bench import methods, readme
+from tconv_bench import bars, methods, readme
 from tconv_bench.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -23,11 +23,12 @@ def test_the_first_example_runs():
     assert abs(names["y"] - names["z"]).max() < 1e-3
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/performance.md"])
 def test_links_lead_somewhere(name: str):
-    text = (ROOT / name).read_text(encoding="utf-8")
+    document = ROOT / name
+    text = document.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+        assert target.startswith("https://") or (document.parent / target).exists(), target
 
 
 def test_the_methods_of_the_table_exist():
@@ -45,7 +46,11 @@ def test_the_commands_exist():
         assert "Example:" in done.output
 
 
-def test_the_comparison_is_what_the_committed_rows_say(tmp_path: Path):
-    copy = tmp_path / "README.md"
-    copy.write_text(README, encoding="utf-8")
-    assert readme.refresh(copy, ROOT / "reports" / "zen4-2core-comparison" / "rows.jsonl.gz") is False
+@pytest.mark.parametrize(
+    ("document", "name", "make"),
+    [("README.md", readme.COMPARISON, readme.table), ("docs/performance.md", readme.BARS, bars.table)],
+)
+def test_tables_are_what_the_committed_rows_say(document: str, name: str, make, tmp_path: Path):
+    copy = tmp_path / "document.md"
+    copy.write_text((ROOT / document).read_text(encoding="utf-8"), encoding="utf-8")
+    assert readme.refresh(copy, ROOT / "reports" / "zen4-2core-comparison" / "rows.jsonl.gz", name, make) is False

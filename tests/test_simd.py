@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from numba import njit
 from numpy.testing import assert_array_equal
 
 from tconv_bench import simd
@@ -19,11 +20,28 @@ assert simd.VECTOR_BYTES == int(sys.argv[1]), simd.VECTOR_BYTES
 p = Problem.parse("n2_ci13_i5x40_co15_k3x4_s2x2_p1x2_float32")
 rng = np.random.default_rng(0)
 x, w = (rng.integers(-4, 5, s).astype("float32") for s in (p.x_shape, p.weight_shape))
-for method in ("direct", "col2im"):
+for method in ("direct", "col2im", "phase"):
     out = conv_transpose2d(x, w, stride=2, padding=(1, 2), method=method)
     assert (out == reference.conv_transpose(p, x, w)).all()
+from tests.problems import PROBLEMS, integer_data, poisoned
+from tconv_bench import registry
+for p in [q for q in PROBLEMS if q.dtype == "float32"][::6]:
+    x, w, b = integer_data(p)
+    out = poisoned(p)
+    registry.get("phase").one_shot(p, w, b, x, out)
+    assert (out == reference.conv_transpose(p, x, w, b)).all(), p
 print("right")
 """
+
+
+@njit
+def copy_strided(source, at, step, target, to, count):
+    simd.copy_strided(source, at, step, target, to, count)
+
+
+@njit
+def difference_to_itself(source, at, count):
+    return simd.difference_to_itself(source, at, count)
 
 
 def run_python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -48,6 +66,68 @@ def test_rank_k_on_every_tail(dtype: str):
                     expected[:m, 3 : 3 + n] = product + (c[:m, 3 : 3 + n] if add else 0)
                     simd.rank_k(m, n, k, a.ravel(), 1, k + 2, 1, b.ravel(), 2, n + 3, out.reshape(-1), 3, n + 4, add)
                     assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_sum_taps_of_every_tile(dtype: str):
+    rng = np.random.default_rng(6)
+    lanes = simd.VECTOR_BYTES // np.dtype(dtype).itemsize
+    taps = np.array([99, 99, 3, 2, 50, 7, 0, 31])  # a tap before the first, then three
+    a, b = rng.integers(-9, 9, 400).astype(dtype), rng.integers(-9, 9, 2000).astype(dtype)
+    bias = rng.integers(-9, 9, 20).astype(dtype)
+    for m in simd.HEIGHTS:
+        for vectors in (1, 2, simd.WIDE) if m <= 6 else (1, 2):
+            n = vectors * lanes
+            for count, k in ((0, 5), (3, 0), (1, 1), (3, 9)):
+                for from_c in (True, False):
+                    c = rng.integers(-9, 9, (m, n + 3)).astype(dtype)
+                    expected = c.copy()
+                    expected[:, 1 : 1 + n] = c[:, 1 : 1 + n] if from_c else bias[2 : 2 + m, None]
+                    for tap in range(1, 1 + count):
+                        for p in range(k):
+                            at_a, at_b = 5 + taps[2 * tap] + p * 13, 4 + taps[2 * tap + 1] + p * (n + 1)
+                            expected[:, 1 : 1 + n] += np.outer(a[at_a : at_a + m], b[at_b : at_b + n])
+                    simd.sum_taps(
+                        m, vectors, a, 5, 13, b, 4, n + 1, taps, 1, count, k, from_c, bias, 2, c.reshape(-1), 1, n + 3
+                    )
+                    assert_array_equal(c, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_interleave_writes_the_named_elements_and_no_others(dtype: str):
+    for stride in (1, 2, 3, 4, 5, 6, 8, 16):
+        source = np.arange(stride * 300).astype(dtype)
+        for count in (0, 1, 5, 16, 17, 31, 33, 64, 127, 128, 200):
+            out = np.full(400, -1).astype(dtype)
+            simd.interleave(stride, source, 3, 290, out, 7, count)
+            expected = np.full(400, -1).astype(dtype)
+            expected[7 : 7 + count] = [source[3 + (i % stride) * 290 + i // stride] for i in range(count)]
+            assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_small_parts_of_the_packing(dtype: str):
+    source = np.arange(1, 200).astype(dtype)
+    target = np.zeros(60, dtype)
+    copy_strided(source, 2, 3, target, 4, 50)
+    assert_array_equal(target, [*np.zeros(4), *source[2 : 2 + 150 : 3], *np.zeros(6)])
+    target[:] = 0
+    simd.copy(source, 1, target, 2, 37)
+    assert_array_equal(target, [*np.zeros(2), *source[1:38], *np.zeros(21)])
+    assert difference_to_itself(source, 3, 100) == 0
+    lanes = simd.VECTOR_BYTES // source.itemsize
+    taps, weight, sums = np.array([1, 2, 0, 5]), np.array([3, 7], dtype), np.zeros(6 * lanes + 1, dtype)
+    simd.sum_lines(source[:150], weight, 0, taps, 0, 2, source.dtype.type(4), sums, 1, 6 * lanes)
+    n = np.arange(6 * lanes)
+    assert_array_equal(sums[1:], 4 + 7 * source[n + 2] + 3 * source[n + 5])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_is_found_wherever_it_stands(value: float):
+    for place in range(40):
+        source = np.ones(40, "float32")
+        source[place] = value
+        assert (difference_to_itself(source, 2, 30) != 0) == (2 <= place < 32)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +167,32 @@ def test_kernels_of_sources_long_unused_are_dropped(tmp_path):
     done = run_python("from tconv_bench import jit; print(jit.source_fingerprint())", NUMBA_CACHE_DIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([recent.name, foreign.name, done.stdout.strip()])
+
+
+FORK = """
+import os, threading, numpy as np
+from tconv_bench import conv_transpose2d, reference, Problem
+p = Problem.parse("n2_ci24_i30x40_co32_k4x4_s2x2_p1x1")
+rng = np.random.default_rng(0)
+x, w = (rng.integers(-4, 5, s).astype("float32") for s in (p.x_shape, p.weight_shape))
+exact = reference.conv_transpose(p, x, w)
+def right():
+    return all((conv_transpose2d(x, w, stride=2, padding=1, method="phase") == exact).all() for _ in range(5))
+assert right()
+child = os.fork()
+if child == 0:
+    os._exit(0 if right() else 7)
+assert os.waitpid(child, 0)[1] == 0
+answers = []
+threads = [threading.Thread(target=lambda: answers.append(right())) for _ in range(4)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+assert answers == [True] * 4
+print("right")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
+def test_a_forked_child_and_several_threads_get_right_answers():
+    done = run_python(FORK)
+    assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr

@@ -4,8 +4,8 @@
 
     seconds = launch + busiest(tasks) * (cycles * cycle + bytes * byte + ...)
 
-A tile of ``mr`` rows by ``nv`` vectors takes ``max(mr * nv, 4)`` cycles per step of k: one vector multiply-add per cycle, whose
-result the next step needs 4 cycles later. The constants in ``Rates`` are per thread, so that an estimate follows the number of
+A tile of ``mr`` rows by ``nv`` vectors takes ``max(mr * nv, 2 * nv, 4)`` cycles per step of k: one vector multiply-add per cycle,
+half a load of a vector that crosses a cache line, and 4 cycles until the next step can use a result. The constants in ``Rates`` are per thread, so that an estimate follows the number of
 threads; each variant says how near its own came to the times that they were fitted to.
 """
 
@@ -19,6 +19,7 @@ from tconv_bench.problem import Problem
 from tconv_bench.variants import _blocks
 
 LATENCY = 4  # cycles from a multiply-add to one that needs its result
+LOAD = 2  # cycles of a vector load that crosses a cache line: what a tile of one row waits for
 TILE_CYCLES = 40  # of a tile apart from its steps: the call, the sums loaded and stored
 NEAR_BYTES = 32 * 1024  # weights up to here are read again from the first-level cache
 
@@ -46,7 +47,7 @@ def tile_cycles(m: float, n: float, k: int, itemsize: int) -> float:
 
 def _column_cycles(m: int, vectors: int, k: int) -> int:
     tiles = {6: m // 6, 2: m % 6 // 2, 1: m % 2}
-    return sum(count * (max(height * vectors, LATENCY) * k + TILE_CYCLES) for height, count in tiles.items())
+    return sum(count * (max(height * vectors, LATENCY, LOAD * vectors) * k + TILE_CYCLES) for height, count in tiles.items())
 
 
 def of_products(problem: Problem, tiling: Any, pixels: int, calls: float, depth: int, tasks: int, rates: Rates) -> float:

@@ -1,0 +1,185 @@
+"""What ``phase`` promises beyond the shared problems: both layouts everywhere, any memory order, bounded workspace, bitwise
+results whatever the threads, and its parts in ``simd``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
+
+from tconv_bench import Problem, conv_transpose2d, layers, reference, registry, simd
+from tconv_bench.variants import _phase_layout
+from tests.problems import PROBLEMS, integer_data, poisoned
+from tests.test_variants import problems
+
+PHASE = registry.get("phase")
+
+
+def right(problem: Problem) -> NDArray[Any]:
+    return reference.conv_transpose(problem, *integer_data(problem)).astype(problem.dtype)
+
+
+def computed(problem: Problem) -> NDArray[Any]:
+    x, weight, bias = integer_data(problem)
+    out = poisoned(problem)
+    PHASE.run(PHASE.prepare(problem, weight, bias), x, out)
+    return out
+
+
+@pytest.fixture
+def fresh_layouts():
+    """Layouts that a test changed are not left to others."""
+    _phase_layout.layout.cache_clear()
+    yield
+    _phase_layout.layout.cache_clear()
+
+
+@pytest.mark.parametrize("over_pixels", [True, False])
+def test_each_layout_is_right_on_every_problem_that_it_can_hold(over_pixels: bool, monkeypatch, fresh_layouts):
+    cut, met = _phase_layout._cut, set()
+
+    def preferred(work: Any, threads: int, way: bool) -> Any:
+        found = cut(work, threads, way)
+        return found._replace(cycles=found.cycles * 1e-9) if found and way == over_pixels else found
+
+    monkeypatch.setattr(_phase_layout, "_cut", preferred)
+    for problem in PROBLEMS[::3]:
+        assert_array_equal(computed(problem), right(problem), err_msg=str(problem))
+        met.add(bool(_phase_layout.layout(problem, numba.get_num_threads()).shape.over_pixels))
+    assert over_pixels in met
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n2_ci40_i9x11_co30_k3x4_s2x2_p1x1", "n1_ci33_i50_co1_k9_s3_p2", "n1_ci20_i4x5x6_co13_k3x2x3_s2x1x2",
+        "n2_ci18_i7x5_co14_k2x2_s2x2_g2",
+    ],
+)  # fmt: skip
+def test_input_channels_in_blocks_add_up(text: str, monkeypatch, fresh_layouts):
+    problem = Problem.parse(text)
+    monkeypatch.setattr(_phase_layout, "LIMIT_BYTES", 1024)
+    monkeypatch.setattr(_phase_layout, "PACKED_BYTES", 1)  # no room over channels
+    shape = _phase_layout.layout(problem, numba.get_num_threads()).shape
+    assert shape.block < shape.c_in
+    assert_array_equal(computed(problem), right(problem))
+
+
+@pytest.mark.parametrize("text", ["n2_ci3_i5x7_co4_k64x64_s32x32", "n1_ci5_i9_co2_k128_s32", "n1_ci4_i6_co2_k96_s32_p32:32"])
+def test_phases_that_fill_vectors_count_as_channels(text: str):
+    problem = Problem.parse(text)
+    if simd.VECTOR_BYTES <= 64:
+        assert _phase_layout.layout(problem, 1).shape.fold == 32
+    assert_array_equal(computed(problem), right(problem))
+
+
+def channels_last(array: NDArray[Any]) -> NDArray[Any]:
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1)
+
+
+def with_gaps(array: NDArray[Any]) -> NDArray[Any]:
+    return np.repeat(array, 2, axis=-1)[..., ::2]
+
+
+ORDERS = {"channels-first": np.ascontiguousarray, "channels-last": channels_last, "with gaps": with_gaps}
+
+
+@pytest.mark.parametrize("order_out", ORDERS)
+@pytest.mark.parametrize("order_x", ORDERS)
+def test_any_memory_order_is_read_and_written(order_x: str, order_out: str):
+    for problem in [
+        *PROBLEMS[::11],
+        Problem.parse("n2_ci3_i5x7_co4_k64x64_s32x32"),
+        Problem.parse("n2_ci40_i17x19_co50_k4x4_s2x2_p1x1"),
+    ]:
+        x, weight, bias = integer_data(problem)
+        out = ORDERS[order_out](poisoned(problem))
+        PHASE.run(PHASE.prepare(problem, weight, bias), ORDERS[order_x](x), out)
+        assert_array_equal(out, right(problem), err_msg=str(problem))
+
+
+def test_a_channels_last_view_gives_a_channels_last_result():
+    problem = Problem.parse("n2_ci8_i5x6_co7_k4x4_s2x2_p1x1")
+    x, weight, bias = integer_data(problem)
+    out = conv_transpose2d(channels_last(x), weight, bias, stride=2, padding=1, method="phase")
+    assert np.moveaxis(out, 1, -1).flags.c_contiguous
+    assert_array_equal(out, right(problem))
+
+
+def test_one_shot_is_the_planned_result_and_serves_nonfinite_weights():
+    for problem in PROBLEMS[::5]:
+        x, weight, bias = integer_data(problem)
+        out = poisoned(problem)
+        PHASE.one_shot(problem, weight, bias, x, out)
+        assert_array_equal(out, right(problem), err_msg=str(problem))
+    problem = Problem.parse("n1_ci3_i4x5_co2_k3x3_s2x2_p1x1")
+    x, weight, bias = integer_data(problem)
+    weight[1, 0, 2, 2] = np.inf
+    out = poisoned(problem)
+    PHASE.one_shot(problem, weight, bias, x, out)
+    with np.errstate(invalid="ignore"):
+        assert_array_equal(out, reference.conv_transpose(problem, x, weight, bias).astype("float32"))
+
+
+@pytest.mark.parametrize(
+    "text", ["n3_ci37_i9x33_co29_k5x5_s2x2_p2x2", "n1_ci300_i4x4_co70_k4x4_s2x2_p1x1", "n1_ci64_i900_co1_k9_s4"]
+)
+def test_any_number_of_threads_plans_the_same_sums(text: str):
+    problem = Problem.parse(text)
+    rng = np.random.default_rng(3)
+    x, weight = (rng.standard_normal(shape).astype("float32") for shape in (problem.x_shape, problem.weight_shape))
+    results = []
+    for threads in {1, numba.config.NUMBA_NUM_THREADS}:
+        numba.set_num_threads(threads)
+        out = poisoned(problem)
+        PHASE.run(PHASE.prepare(problem, weight, None), x, out)
+        results.append(out)
+    for other in results[1:]:
+        assert_array_equal(other, results[0])
+    ways = {
+        (s.over_pixels, s.fold, s.merged, s.block) for s in (_phase_layout.layout(problem, n).shape for n in (1, 2, 3, 8, 64))
+    }
+    assert len(ways) == 1
+
+
+def test_workspace_is_bounded_whatever_the_layer():
+    for threads in (1, 2, 16):
+        for layer in layers.read():
+            found = _phase_layout.layout(layer.problem, threads)
+            assert layer.problem.itemsize * _phase_layout.workspace_elements(found) <= 4 * 2**20, (layer.label, threads)
+
+
+def test_every_task_is_someones_and_every_tap_is_counted_once():
+    for problem in PROBLEMS:
+        found = _phase_layout.layout(problem, 2)
+        s = found.shape
+        assert found.jobs[:, :, 1].sum() == s.entries
+        assert (found.members >= 0).sum() == s.taps <= problem.taps
+        assert found.panels[:, 2].sum() == s.c_out
+
+
+def test_tile_heights_add_up():
+    for channels in range(1, 200):
+        cut = _phase_layout.heights(channels)
+        assert sum(cut) == channels
+        assert set(cut) <= set(simd.HEIGHTS)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(problem=problems(), seed=st.integers(0, 2**32 - 1))
+def test_ten_thousand_problems_stay_within_the_rounding_bound(problem: Problem, seed: int):
+    rng = np.random.default_rng(seed)
+    x, weight, bias = (
+        rng.standard_normal(shape).astype(problem.dtype) for shape in (problem.x_shape, problem.weight_shape, problem.c_out)
+    )
+    out = poisoned(problem)
+    PHASE.run(PHASE.prepare(problem, weight, bias), x, out)
+    error = np.abs(out - reference.conv_transpose(problem, x, weight, bias))
+    assert np.all(error <= reference.error_bound(problem, x, weight, bias))
