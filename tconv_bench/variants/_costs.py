@@ -5,8 +5,9 @@
     seconds = launch + busiest(tasks) * (cycles * cycle + bytes * byte + ...)
 
 A tile of ``mr`` rows by ``nv`` vectors takes ``max(mr * nv, 2 * nv, 4)`` cycles per step of k: one vector multiply-add per cycle,
-half a load of a vector that crosses a cache line, and 4 cycles until the next step can use a result. The constants in ``Rates`` are per thread, so that an estimate follows the number of
-threads; each variant says how near its own came to the times that they were fitted to.
+two cycles for a load that crosses a cache line, and four until the next step can use a result. The constants in ``Rates`` are per
+thread, so that an estimate follows the number of threads; each variant says how near its own came to the times that they were
+fitted to.
 """
 
 from __future__ import annotations

@@ -526,7 +526,7 @@ def _dense(array: NDArray[Any]) -> tuple[NDArray[Any] | None, bool]:
     "phase",
     title="phases, implicit GEMM",
     source="Vaidyanathan 1993, section 4.3; Shi et al. 2016",
-    color="#000000",
+    color="#E6007E",
     marker="*",
 )
 class Phase(Variant):
