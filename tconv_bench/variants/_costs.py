@@ -4,8 +4,8 @@
 
     seconds = launch + busiest(tasks) * (cycles * cycle + bytes * byte + ...)
 
-A tile of ``mr`` rows by ``nv`` vectors takes ``max(mr * nv, 2 * nv, 4)`` cycles per step of k: one vector multiply-add per cycle,
-two cycles for a load that crosses a cache line, and four until the next step can use a result. The constants in ``Rates`` are per
+A tile of ``mr`` rows by ``nv`` vectors takes ``max(mr * nv, 2 * nv, 4)`` cycles per step of k: a vector multiply-add each,
+two for a load that crosses a cache line, and four until the next step can use a result. The constants in ``Rates`` are per
 thread, so that an estimate follows the number of threads; each variant says how near its own came to the times that they were
 fitted to.
 """
