@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from statistics import geometric_mean
 
 from tconv_bench import ceilings, units
 from tconv_bench.plots import versus_rows as versus
 from tconv_bench.plots import versus_scores as scores
+from tconv_bench.plots.rows import geometric_mean
 from tconv_bench.problem import Problem
 from tconv_bench.store import Measurement
 from tconv_bench.verdicts import OWN_DEFAULT, Duel, Group

@@ -64,15 +64,14 @@ from tconv_bench.variants._phase_layout import (
     TILE_AT,
     WEIGHT_AT,
     Layout,
+    packed_length,
 )
 
 TALL = simd.TALL
 KEPT_BYTES = 64 * 2**20
 
 
-@kernel
-def _length(positions, span, lanes):
-    return (((positions + lanes - 1) // lanes * lanes + span + lanes - 1) // lanes | 1) * lanes
+_length = kernel(packed_length)
 
 
 @kernel
@@ -111,8 +110,12 @@ def _pack(s, x, x_at, channels, low, length, packed):
 
 
 @kernel
-def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at):
-    """Write a panel's outputs of one row phase at positions ``low ... high - 1``; ``sums[phase, channel, position]``."""
+def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at, ahead):
+    """Write a panel's outputs of one row phase at positions ``low ... high - 1``; ``sums[phase, channel, position]``.
+
+    ``ahead``: have their lines fetched instead, while the sums are computed.
+    """
+    line = 64 // out.itemsize
     rz, ry = divmod(row_phase, s.sy)
     row, jx = divmod(low, s.pitch)
     slab, jy = divmod(row, s.py)
@@ -125,7 +128,11 @@ def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at):
             count = min(s.ox, (jx + min(run, s.wx - jx)) * s.sx) - jx * s.sx
             to = out_at + n * s.out_n + oz * s.out_z + oy * s.out_y + jx * s.sx * s.out_x
             at = position - low
-            if s.out_x == 1:
+            if ahead:
+                for m in range(height):
+                    for i in range(0, count, line):
+                        prefetch_to_write(out, to + m * s.out_c + i)
+            elif s.out_x == 1:
                 for m in range(height):
                     interleave(s.sx, sums, at + m * step, height * step, out, to + m * s.out_c, count)
             else:
@@ -133,35 +140,6 @@ def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at):
                     j, phase = divmod(i, s.sx)
                     for m in range(height):
                         out[to + i * s.out_x + m * s.out_c] = sums[at + (phase * height + m) * step + j]
-        position += run
-        jx = 0
-        jy += 1
-        if jy == s.py:
-            jy = 0
-            jz += 1
-            if jz == s.pz:
-                jz = 0
-                n += 1
-
-
-@kernel
-def _expect_pixels(s, row_phase, low, high, height, out, out_at):
-    """Have the lines fetched that ``_store_pixels`` will write, while the sums are computed."""
-    rz, ry = divmod(row_phase, s.sy)
-    line = 64 // out.itemsize
-    row, jx = divmod(low, s.pitch)
-    slab, jy = divmod(row, s.py)
-    n, jz = divmod(slab, s.pz)
-    position = low
-    while position < high:
-        run = min(s.pitch - jx, high - position)
-        oz, oy = jz * s.sz + rz, jy * s.sy + ry
-        if jx < s.wx and oz < s.oz and oy < s.oy:
-            count = min(s.ox, (jx + min(run, s.wx - jx)) * s.sx) - jx * s.sx
-            to = out_at + n * s.out_n + oz * s.out_z + oy * s.out_y + jx * s.sx
-            for m in range(height):
-                for i in range(0, count, line):
-                    prefetch_to_write(out, to + m * s.out_c + i)
         position += run
         jx = 0
         jy += 1
@@ -219,7 +197,7 @@ def _pixels_task(
             for job in range(s.jobs):
                 sum_lines(packed, weight, group * s.taps, taps, jobs[row_phase, job, 0], jobs[row_phase, job, 1], bias[group],
                           sums, job * padded, padded)  # fmt: skip
-            _store_pixels(s, row_phase, sums, padded, low, high, 1, out, group * s.out_c)
+            _store_pixels(s, row_phase, sums, padded, low, high, 1, out, group * s.out_c, False)
         return
     part = PART * lanes
     if whole:
@@ -232,11 +210,12 @@ def _pixels_task(
                 width = min(part, padded - sub)
                 for row_phase in range(first_row, last_row):
                     if s.far:
-                        _expect_pixels(s, row_phase, low + sub, min(high, low + sub + width), height, out, channel * s.out_c)
+                        _store_pixels(s, row_phase, sums, width, low + sub, min(high, low + sub + width), height, out,
+                                      channel * s.out_c, True)  # fmt: skip
                     _tiles(tile, s, height, packed, length, sub, sub + width, weight, channel * s.taps * s.c_in, 0, s.c_in,
                            jobs, row_phase, taps, table, bias, channel, sums, width)  # fmt: skip
                     _store_pixels(s, row_phase, sums, width, low + sub, min(high, low + sub + width), height, out,
-                                  channel * s.out_c)  # fmt: skip
+                                  channel * s.out_c, False)  # fmt: skip
         return
     for row_phase in range(first_row, last_row):
         for c in range(0, s.c_in, s.block):
@@ -250,7 +229,7 @@ def _pixels_task(
                 _tiles(tile, s, height, packed, length, 0, padded, weight, channel * s.taps * s.c_in, c, channels, jobs,
                        row_phase, taps, table, bias, channel, own, padded)  # fmt: skip
                 if c + channels == s.c_in:
-                    _store_pixels(s, row_phase, own, padded, low, high, height, out, channel * s.out_c)
+                    _store_pixels(s, row_phase, own, padded, low, high, height, out, channel * s.out_c, False)
                 rows += height
 
 
@@ -309,7 +288,7 @@ def _channels_task(
     """All positions of some images, blocks of channels and row phases, vectors along the channels."""
     lanes = simd.VECTOR_BYTES // out.itemsize
     high = min(s.positions, low + s.task_positions)
-    length = _length(high - low, s.span, lanes)
+    length = _length((high - low + lanes - 1) // lanes * lanes, s.span, lanes)
     image = s.pz * s.py * s.pitch
     first_image = low // image
     image_rows = s.wz * s.wy
