@@ -75,6 +75,13 @@ def _multiply_add(builder, a, b, c):
     return _call(builder, f"llvm.fmuladd.{_suffix(a.type)}", a.type, [a, b, c])
 
 
+def _below(builder, lanes, count, first=0):
+    """The mask of lanes whose number, counted from ``first``, is below an int64 ``count``; half as dear as in 64 bits."""
+    numbers = ir.VectorType(ir.IntType(32), lanes)
+    bound = _splat(builder, builder.trunc(count, ir.IntType(32)), numbers)
+    return builder.icmp_signed("<", ir.Constant(numbers, [first + lane for lane in range(lanes)]), bound)
+
+
 class _Memory:
     """Vector loads and stores at element addresses; ``mask`` limits them to the first lanes."""
 
@@ -121,8 +128,7 @@ def _tile(mr: int, nv: int, masked: bool):
         i64 = ir.IntType(64)
         mask = None
         if masked:
-            iota = ir.Constant(ir.VectorType(i64, lanes), list(range(lanes)))
-            mask = builder.icmp_signed("<", iota, _splat(builder, n, ir.VectorType(i64, lanes)))
+            mask = _below(builder, lanes, n)
         c_pointers = []
         for m in range(mr):
             row = memory.address(data_c, builder.add(c_off, builder.mul(c_row, ir.Constant(i64, m))))
@@ -541,10 +547,8 @@ def _interleave(stride: int):
         tail_j.add_incoming(next_j, loop)
         builder.cbranch(builder.icmp_signed("<", tail_done, count), partial, end)
         builder.position_at_end(partial)
-        wide = ir.VectorType(i64, lanes)
-        left = _splat(builder, builder.sub(count, tail_done), wide)
-        numbers = [ir.Constant(wide, [v * lanes + lane for lane in range(lanes)]) for v in range(stride)]
-        masks = [builder.icmp_signed("<", number, left) for number in numbers]
+        left = builder.sub(count, tail_done)
+        masks = [_below(builder, lanes, left, v * lanes) for v in range(stride)]
         for v, value in enumerate(outputs(tail_j, masks)):
             memory.store(value, place(tail_done, v), masks[v])
         builder.branch(end)
@@ -563,6 +567,7 @@ _interleave_2 = _interleave(2)
 _interleave_3 = _interleave(3)
 _interleave_4 = _interleave(4)
 _interleave_5 = _interleave(5)
+_interleave_6 = _interleave(6)
 _interleave_8 = _interleave(8)
 
 
@@ -588,12 +593,89 @@ def interleave(stride, source, at, step, out, to, count):
         _interleave_4(source, at, step, out, to, count)
     elif stride == 5:
         _interleave_5(source, at, step, out, to, count)
+    elif stride == 6:
+        _interleave_6(source, at, step, out, to, count)
     elif stride == 8:
         _interleave_8(source, at, step, out, to, count)
     else:
         for r in range(min(stride, count)):
             for j in range((count - r + stride - 1) // stride):
                 out[to + stride * j + r] = source[at + r * step + j]
+
+
+def _deinterleave(stride: int):
+    """Intrinsic: out[to + r*step + j] = source[at + stride*j + r] for j < count, r < stride, zero outside ``first ... last - 1``."""
+
+    def codegen(context, builder, signature, args):
+        _, at, first, last, _, to, step, count = args
+        element = context.get_data_type(signature.args[0].dtype)
+        size = context.get_abi_sizeof(element)
+        lanes = VECTOR_BYTES // size
+        vector, i64 = ir.VectorType(element, lanes), ir.IntType(64)
+        index = ir.VectorType(ir.IntType(32), lanes)
+        memory = _Memory(builder, vector, size)
+        source, out = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 4))
+
+        def constant(value):
+            return ir.Constant(i64, value)
+
+        start = builder.block
+        loop, end = builder.append_basic_block("deinterleave_loop"), builder.append_basic_block("deinterleave_end")
+        builder.cbranch(builder.icmp_signed(">", count, constant(0)), loop, end)
+        builder.position_at_end(loop)
+        j = _phi_from(builder, constant(0), start)
+        element_at = builder.mul(j, constant(stride))
+        before, below = (builder.sub(bound, element_at) for bound in (first, last))
+        loaded = []
+        for v in range(stride):
+            mask = builder.and_(
+                builder.not_(_below(builder, lanes, before, v * lanes)), _below(builder, lanes, below, v * lanes)
+            )
+            place = memory.address(source, builder.add(builder.add(at, element_at), constant(v * lanes)))
+            loaded.append(memory.load(place, mask))
+        left = _below(builder, lanes, builder.sub(count, j))
+        for r in range(stride):
+            total = loaded[0]
+            for v in range(1, stride):
+                # lanes of this phase that lie in vectors before v, then in v
+                chosen = []
+                for lane in range(lanes):
+                    own, place = divmod(lane * stride + r, lanes)
+                    kept = place if v == 1 else lane
+                    chosen.append(lanes + place if own == v else kept if own < v else 0)
+                total = builder.shuffle_vector(total, loaded[v], ir.Constant(index, chosen))
+            row = builder.add(builder.add(to, builder.mul(step, constant(r))), j)
+            memory.store(total, memory.address(out, row), left)
+        following = builder.add(j, constant(lanes))
+        j.add_incoming(following, loop)
+        builder.cbranch(builder.icmp_signed("<", following, count), loop, end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    def typing(typingctx, source, at, first, last, out, to, step, count):
+        i = types.int64
+        return types.void(source, i, i, i, out, i, i, i), codegen
+
+    return intrinsic(typing)
+
+
+_deinterleave_1 = _deinterleave(1)
+_deinterleave_2 = _deinterleave(2)
+_deinterleave_3 = _deinterleave(3)
+
+
+@njit(nogil=True)
+def deinterleave(stride, source, at, first, last, out, to, step, count):
+    """out[to + r*step + j] = source[at + stride*j + r] for j < count and r < stride, a member of (1, 2, 3).
+
+    Elements before ``first`` or from ``last`` on, counted from ``at``, are not read and count as zero.
+    """
+    if stride == 3:
+        _deinterleave_3(source, at, first, last, out, to, step, count)
+    elif stride == 2:
+        _deinterleave_2(source, at, first, last, out, to, step, count)
+    else:
+        _deinterleave_1(source, at, first, last, out, to, step, count)
 
 
 def _lines(nv: int):
@@ -709,7 +791,6 @@ def difference_to_itself(typingctx, source, at, count):
         size = context.get_abi_sizeof(element)
         lanes = VECTOR_BYTES // size
         vector, i64 = ir.VectorType(element, lanes), ir.IntType(64)
-        wide = ir.VectorType(i64, lanes)
         memory = _Memory(builder, vector, size)
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         subtract, add = (builder.sub, builder.add) if isinstance(element, ir.IntType) else (builder.fsub, builder.fadd)
@@ -718,8 +799,7 @@ def difference_to_itself(typingctx, source, at, count):
         builder.cbranch(builder.icmp_signed(">", count, ir.Constant(i64, 0)), loop, end)
         builder.position_at_end(loop)
         j, total = _phi_from(builder, ir.Constant(i64, 0), start), _phi_from(builder, ir.Constant(vector, None), start)
-        lane = ir.Constant(wide, list(range(lanes)))
-        mask = builder.icmp_signed("<", lane, _splat(builder, builder.sub(count, j), wide))
+        mask = _below(builder, lanes, builder.sub(count, j))
         values = memory.load(memory.address(data, builder.add(at, j)), mask)
         sum_ = add(total, subtract(values, values))
         following = builder.add(j, ir.Constant(i64, lanes))
@@ -749,6 +829,123 @@ def prefetch_to_write(typingctx, array, index):
         return context.get_dummy_value()
 
     return types.void(array, types.int64), codegen
+
+
+def _combine(matrix: tuple[tuple[int, ...], ...], wrap: int):
+    """Intrinsic: row i of target = sum over l of ``matrix[i][l]`` times row l of source, entries 0, 1 and -1.
+
+    Row l stands at ``at + (l % wrap)*step + (l // wrap)*carry``, row i at ``to + i*out_step``; whole vectors of ``count``.
+    """
+
+    def codegen(context, builder, signature, args):
+        _, at, step, carry, _, to, out_step, count = args
+        element = context.get_data_type(signature.args[0].dtype)
+        size = context.get_abi_sizeof(element)
+        lanes = VECTOR_BYTES // size
+        vector, i64 = ir.VectorType(element, lanes), ir.IntType(64)
+        memory = _Memory(builder, vector, size)
+        source, target = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 4))
+
+        def constant(value):
+            return ir.Constant(i64, value)
+
+        add, subtract = (builder.add, builder.sub) if isinstance(element, ir.IntType) else (builder.fadd, builder.fsub)
+        start = builder.block
+        loop, end = builder.append_basic_block("combine_loop"), builder.append_basic_block("combine_end")
+        builder.cbranch(builder.icmp_signed(">", count, constant(0)), loop, end)
+        builder.position_at_end(loop)
+        j = _phi_from(builder, constant(0), start)
+        values = []
+        for row in range(len(matrix[0])):
+            place = builder.add(builder.mul(step, constant(row % wrap)), builder.mul(carry, constant(row // wrap)))
+            values.append(memory.load(memory.address(source, builder.add(builder.add(at, j), place))))
+        for i, factors in enumerate(matrix):
+            # a positive entry comes first in each of the matrices, so that nothing is negated
+            terms = sorted(((factor, value) for factor, value in zip(factors, values) if factor), key=lambda term: -term[0])
+            total = terms[0][1]
+            for factor, value in terms[1:]:
+                total = (add if factor > 0 else subtract)(total, value)
+            memory.store(total, memory.address(target, builder.add(builder.add(to, j), builder.mul(out_step, constant(i)))))
+        following = builder.add(j, constant(lanes))
+        j.add_incoming(following, loop)
+        builder.cbranch(builder.icmp_signed("<", following, count), loop, end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    def typing(typingctx, source, at, step, carry, target, to, out_step, count):
+        i = types.int64
+        return types.void(source, i, i, i, target, i, i, i), codegen
+
+    return intrinsic(typing)
+
+
+def _shifted(matrix: tuple[tuple[int, ...], ...], width: int) -> tuple[tuple[int, ...], ...]:
+    """The matrix on the last of ``width`` columns."""
+    return tuple((0,) * (width - len(row)) + row for row in matrix)
+
+
+def _identity(size: int) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(int(i == j) for j in range(size)) for i in range(size))
+
+
+# Winograd's short correlations (Lavin & Gray, arXiv:1509.09308) at the points 0, 1, infinity and 0, 1, -1, infinity: of the input
+# (rows of products from a window's elements) and of the sums (a tile's outputs from products).
+INPUT_3 = ((1, -1, 0), (0, 1, 0), (0, -1, 1))
+INPUT_4 = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
+OUTPUT_2_OF_3 = ((1, 1, 0), (0, 1, 1))
+OUTPUT_2_OF_4 = ((1, 1, 1, 0), (0, 1, -1, -1))
+OUTPUT_3_OF_4 = ((1, 1, 1, 0), (0, 1, -1, 0), (0, 1, 1, -1))
+_window_2_2 = _combine(INPUT_3, 2)
+_window_3_2 = _combine(INPUT_4, 3)
+_window_2_3 = _combine(INPUT_4, 2)
+_window_2_21 = _combine(INPUT_3 + _shifted(_identity(2), 3), 2)
+_window_3_21 = _combine(INPUT_4 + _shifted(_identity(3), 4), 3)
+_window_2_32 = _combine(INPUT_4 + _shifted(INPUT_3, 4), 2)
+_outputs_2_of_3 = _combine(OUTPUT_2_OF_3, 3)
+_outputs_2_of_4 = _combine(OUTPUT_2_OF_4, 4)
+_outputs_3_of_4 = _combine(OUTPUT_3_OF_4, 4)
+_outputs_2_of_2 = _combine(_identity(2), 2)
+_outputs_3_of_3 = _combine(_identity(3), 3)
+
+
+@njit(nogil=True)
+def combine_window(size, taps, mixed, source, at, step, carry, target, to, out_step, count):
+    """Rows of Winograd's products from the ``size + taps - 1`` elements of each window; whole vectors of ``count`` windows.
+
+    Element l stands at ``at + (l % size)*step + (l // size)*carry``, row i at ``to + i*out_step``. Where ``mixed``, the rows of
+    the same outputs with a tap less, which read the last elements, follow those of ``taps``.
+    """
+    if taps == 3:
+        if mixed:
+            _window_2_32(source, at, step, carry, target, to, out_step, count)
+        else:
+            _window_2_3(source, at, step, carry, target, to, out_step, count)
+    elif size == 3:
+        if mixed:
+            _window_3_21(source, at, step, carry, target, to, out_step, count)
+        else:
+            _window_3_2(source, at, step, carry, target, to, out_step, count)
+    elif mixed:
+        _window_2_21(source, at, step, carry, target, to, out_step, count)
+    else:
+        _window_2_2(source, at, step, carry, target, to, out_step, count)
+
+
+@njit(nogil=True)
+def combine_outputs(size, products, source, at, step, target, to, out_step, count):
+    """The ``size`` outputs of each tile from its rows of products; whole vectors of ``count`` tiles."""
+    if products == 4:
+        if size == 3:
+            _outputs_3_of_4(source, at, step, 0, target, to, out_step, count)
+        else:
+            _outputs_2_of_4(source, at, step, 0, target, to, out_step, count)
+    elif products == 3:
+        if size == 3:
+            _outputs_3_of_3(source, at, step, 0, target, to, out_step, count)
+        else:
+            _outputs_2_of_3(source, at, step, 0, target, to, out_step, count)
+    else:
+        _outputs_2_of_2(source, at, step, 0, target, to, out_step, count)
 
 
 CHAINS = 16  # independent multiply-adds in flight: latency 4 x 2 units and more, within 16 or 32 registers

@@ -1,0 +1,418 @@
+"""Winograd on the phases: fewer products than the definition has, for additions on both sides.
+
+::
+
+    out tile = A' ( sum over c of (G g) * (B' d) ),      '*' element by element, nested over the axes
+
+A phase of the stride is a dense convolution with r = 2 or 3 taps along an axis. Its tile of m outputs needs m + r - 1 products
+instead of m*r: F(3, 2) takes 4 for 6, F(2, 3) takes 4 for 6, F(2, 2) takes 3 for 4. With kernel 4 and stride 2 all four phases
+read the same transformed window, and the layer needs 16/36 of its products in two dimensions. Phases with one tap less than the
+others have lines of their own. Where kernel = stride along an axis, that axis has nothing to save and passes unchanged.
+
+Cost: tiles / direct products as above; the input is transformed once per task, the sums once per channel. Rounding: the points
+0, 1, -1 and infinity alone, so that an error is that of a float sum of the window's magnitudes (``error_bound``).
+
+Source: Winograd, "Arithmetic Complexity of Computations", 1980; Lavin & Gray, arXiv:1509.09308.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import carray, from_dtype, types
+from numpy.typing import NDArray
+
+from tconv_bench import registry, simd
+from tconv_bench.jit import kernel, native
+from tconv_bench.problem import Problem
+from tconv_bench.registry import Variant, variant
+from tconv_bench.simd import (
+    as_pointer,
+    call_sum_taps,
+    combine_outputs,
+    combine_window,
+    copy,
+    deinterleave,
+    difference_to_itself,
+    interleave,
+    prefetch_to_write,
+)
+from tconv_bench.variants import _blocks, _winograd_layout
+from tconv_bench.variants._winograd_layout import (
+    AXES_AT,
+    BIAS_AT,
+    PANELS_AT,
+    RECORD,
+    RECORD_AT,
+    SPOILED_AT,
+    TILE_AT,
+    WEIGHT_AT,
+    WEIGHT_ROWS,
+    Layout,
+)
+from tconv_bench.variants.phase import _launch
+
+TALL = simd.TALL
+
+
+@kernel
+def _find_runs(s, low, length, runs):
+    """Where the rows of a task's input come from and lie on its lines, for channel 0; returns how many there are.
+
+    A run is its first window's source, its first and past its last element that exist, its place and its windows.
+    """
+    found = 0
+    for row in range(low // s.px, (low + length - 1) // s.px + 1):
+        slab, ty = divmod(row, s.py)
+        n, tz = divmod(slab, s.pz)
+        if n >= s.batch:
+            break
+        first, last = max(0, low - row * s.px), min(s.px, low + length - row * s.px)
+        ix = first * s.mx + s.first_x
+        for bz in range(s.mz):
+            iz = tz * s.mz + bz + s.first_z
+            for by in range(s.my):
+                iy = ty * s.my + by + s.first_y
+                if iz < 0 or iz >= s.iz or iy < 0 or iy >= s.iy or ix >= s.ix:
+                    continue
+                runs[found, 0] = ((n * s.groups * s.c_in * s.iz + iz) * s.iy + iy) * s.ix + ix
+                runs[found, 1] = -ix
+                runs[found, 2] = s.ix - ix
+                runs[found, 3] = (bz * s.my + by) * s.mx * length + row * s.px + first - low
+                runs[found, 4] = last - first
+                found += 1
+    return found
+
+
+@kernel
+def _transform(s, lines, length, padded, rows, planes, target, to, step):
+    """B' of one channel: its pixels' lines to rows of products, ``target[to + point*step + tile]``."""
+    y_carry, z_carry = s.px, s.py * s.px
+    x_count = length - _vector(lines)
+    last = 1 if s.mz == 1 and s.my == 1 else 2 if s.mz == 1 else 3
+    if last == 1:
+        combine_window(s.mx, s.rx, s.mixed_x, lines, 0, length, 1, target, to, step, padded)
+        return
+    for row in range(s.mz * s.my):
+        at = row * s.mx * length
+        if s.mx == 1:
+            copy(lines, at, rows, row * length, x_count)
+        else:
+            combine_window(s.mx, s.rx, s.mixed_x, lines, at, length, 1, rows, row * s.lx * length, length, x_count)
+    if last == 2:
+        for i in range(s.lx):
+            combine_window(
+                s.my, s.ry, s.mixed_y, rows, i * length, s.lx * length, y_carry, target, to + i * step, s.lx * step, padded
+            )
+        return
+    for bz in range(s.mz):
+        for i in range(s.lx):
+            at, place = (bz * s.my * s.lx + i) * length, (bz * s.ly * s.lx + i) * length
+            count = x_count - (y_carry if s.my > 1 else 0)
+            if s.my == 1:
+                copy(rows, at, planes, place, count)
+            else:
+                combine_window(s.my, s.ry, s.mixed_y, rows, at, s.lx * length, y_carry, planes, place, s.lx * length, count)
+    area = s.ly * s.lx
+    for i in range(area):
+        combine_window(
+            s.mz, s.rz, s.mixed_z, planes, i * length, area * length, z_carry, target, to + i * step, area * step, padded
+        )
+
+
+@kernel
+def _vector(array):
+    return simd.VECTOR_BYTES // array.itemsize
+
+
+@kernel
+def _multiply(tile, s, kz, ky, height, weight, w_at, first_c, channels, values, point_step, padded, phases, bias, bias_at, sums):
+    """All products of one panel and row phase over a block of input channels: ``sums[line][channel][tile]``."""
+    lanes = _vector(values)
+    no_bias = s.groups * s.c_out
+    once = np.zeros(2, np.int64)
+    x_phases = 2 * (s.sz + s.sy)
+    flags = x_phases + 2 * s.sx
+    line = 0
+    for z in range(phases[2 * kz], phases[2 * kz] + phases[2 * kz + 1]):
+        at_y = 2 * (s.sz + ky)
+        for y in range(phases[at_y], phases[at_y] + phases[at_y + 1]):
+            for kx in range(s.sx):
+                at_x = x_phases + 2 * kx
+                for x in range(phases[at_x], phases[at_x] + phases[at_x + 1]):
+                    point = (z * s.ly + y) * s.lx + x
+                    takes_bias = phases[flags + z] * phases[flags + s.lz + y] * phases[flags + s.lz + s.ly + x]
+                    at = 0
+                    while at < padded:
+                        vectors = 2 if padded - at >= 2 * lanes else 1
+                        call_sum_taps(
+                            tile, height, vectors, weight, w_at + (line * s.c_in + first_c) * height, height, values,
+                            point * point_step + at, padded, once, 0, 1, channels, first_c > 0, bias,
+                            bias_at if takes_bias else no_bias, sums, line * height * padded + at, padded,
+                        )  # fmt: skip
+                        at += vectors * lanes
+                    line += 1
+    return line
+
+
+@kernel
+def _sum_up(s, z_lines, y_lines, phases, height, channel, padded, sums, rows, planes):
+    """A' of one channel: products to outputs, ``[z][y][x and its phase][tile]``; returns whether they lie in ``rows``."""
+    x_phases = 2 * (s.sz + s.sy)
+    width = s.mx * s.sx * padded
+    line = 0
+    for i in range(z_lines * y_lines):
+        for kx in range(s.sx):
+            count = phases[x_phases + 2 * kx + 1]
+            at, to = (line * height + channel) * padded, i * width + kx * padded
+            if s.mx == 1:
+                copy(sums, at, rows, to, padded)
+            else:
+                combine_outputs(s.mx, count, sums, at, height * padded, rows, to, s.sx * padded, padded)
+            line += count
+    in_rows = True
+    if s.my > 1:
+        for i in range(z_lines):
+            combine_outputs(s.my, y_lines, rows, i * y_lines * width, width, planes, i * s.my * width, width, width)
+        in_rows = False
+    if s.mz > 1:
+        slab = s.my * width
+        if in_rows:
+            combine_outputs(s.mz, z_lines, rows, 0, slab, planes, 0, slab, slab)
+        else:
+            combine_outputs(s.mz, z_lines, planes, 0, slab, rows, 0, slab, slab)
+        in_rows = not in_rows
+    return in_rows
+
+
+@kernel
+def _store(s, kz, ky, low, high, padded, height, values, line, out, out_at, ahead):
+    """Write a channel's outputs of a row phase for tiles ``low ... high - 1``: every row once, its phases in turn.
+
+    ``ahead``: have the lines of ``height`` channels fetched instead, while their sums are computed.
+    """
+    width = s.mx * s.sx
+    step = 64 // out.itemsize
+    for ez in range(s.mz):
+        for ey in range(s.my):
+            if not ahead:
+                interleave(width, values, (ez * s.my + ey) * width * padded, padded, line, 0, width * padded)
+            row, tx = divmod(low, s.px)
+            position = low
+            while position < high:
+                run = min(s.px - tx, high - position)
+                slab, ty = divmod(row, s.py)
+                n, tz = divmod(slab, s.pz)
+                oz, oy = (tz * s.mz + ez) * s.sz + kz - s.crop_z, (ty * s.my + ey) * s.sy + ky - s.crop_y
+                if tx < s.tx and ty < s.ty and tz < s.tz and 0 <= oz < s.oz and 0 <= oy < s.oy:
+                    ox = tx * width - s.crop_x
+                    skipped = max(0, -ox)
+                    to = out_at + n * s.groups * s.c_out * s.oz * s.oy * s.ox + (oz * s.oy + oy) * s.ox + ox + skipped
+                    count = min(run * width, s.ox - ox) - skipped
+                    if ahead:
+                        for m in range(height):
+                            for i in range(0, count, step):
+                                prefetch_to_write(out, to + m * s.oz * s.oy * s.ox + i)
+                    else:
+                        copy(line, (position - low) * width + skipped, out, to, count)
+                position += run
+                tx = 0
+                row += 1
+
+
+def _native_task(task, tables, x, out):
+    """One task; ``tables`` holds the addresses of a layout's arrays and of the transformed weights."""
+    x, out = carray(x, 1), carray(out, 1)
+    shape = carray(as_pointer(tables[RECORD_AT]), 1, dtype=RECORD)
+    s = shape[0]
+    tile = tables[TILE_AT]
+    weight = carray(as_pointer(tables[WEIGHT_AT]), 1, dtype=out.dtype)
+    bias = carray(as_pointer(tables[BIAS_AT]), 1, dtype=out.dtype)
+    panels = carray(as_pointer(tables[PANELS_AT]), (s.panels, 2), dtype=np.int64)
+    phases = carray(as_pointer(tables[AXES_AT]), 1, dtype=np.int64)
+    spoiled = carray(as_pointer(tables[SPOILED_AT]), 1, dtype=np.int64)
+    lanes = _vector(out)
+    pieces = (s.positions + s.task_positions - 1) // s.task_positions
+    panel_parts = (s.panels + s.task_panels - 1) // s.task_panels
+    rest, piece = divmod(task, pieces)
+    group, panel_part = divmod(rest, panel_parts)
+    first_panel = panel_part * s.task_panels
+    last_panel = min(s.panels, first_panel + s.task_panels)
+    low = piece * s.task_positions
+    high = min(s.positions, low + s.task_positions)
+    padded = (high - low + lanes - 1) // lanes * lanes
+    span = (((s.mz + s.rz - 2) // s.mz * s.py) + (s.my + s.ry - 2) // s.my) * s.px + (s.mx + s.rx - 2) // s.mx
+    length = (padded + span + lanes - 1) // lanes * lanes + lanes
+
+    elements = s.mz * s.my * s.mx * length
+    runs = np.empty(((length // s.px + 2) * s.mz * s.my, 5), np.int64)
+    found = _find_runs(s, low, length, runs)
+    lines = np.zeros(elements + lanes, out.dtype)
+    rows = np.zeros(s.mz * s.my * s.lx * length, out.dtype)
+    planes = np.zeros(s.mz * s.ly * s.lx * length if s.mz > 1 else 0, out.dtype)
+    point_step = s.block * padded + lanes
+    values = np.empty(s.lz * s.ly * s.lx * point_step, out.dtype)
+    largest = 0
+    for kz in range(s.sz):
+        for ky in range(s.sy):
+            largest = max(largest, phases[2 * kz + 1] * phases[2 * (s.sz + ky) + 1])
+    x_lines = 0
+    for kx in range(s.sx):
+        x_lines += phases[2 * (s.sz + s.sy + kx) + 1]
+    whole = s.block == s.c_in
+    channels = 0
+    for panel in range(first_panel, last_panel):
+        channels += panels[panel, 1]
+    sums = np.empty((largest * x_lines * TALL if whole else s.products * channels) * padded, out.dtype)
+    width = s.mx * s.sx * padded
+    z_most, y_most = s.mz + s.rz - 1, s.my + s.ry - 1
+    row_sums = np.empty(z_most * y_most * width + lanes, out.dtype)
+    plane_sums = np.empty(z_most * y_most * width + lanes, out.dtype)
+    line = np.empty(width + lanes, out.dtype)
+    plane = s.iz * s.iy * s.ix
+
+    for first_c in range(0, s.c_in, s.block):
+        block = min(s.block, s.c_in - first_c)
+        for c in range(block):
+            at = (group * s.c_in + first_c + c) * plane
+            for run in range(found):
+                deinterleave(s.mx, x, at + runs[run, 0], runs[run, 1], runs[run, 2], lines, runs[run, 3], length, runs[run, 4])
+            if difference_to_itself(lines, 0, elements) != 0:
+                spoiled[0] = 1
+            _transform(s, lines, length, padded, rows, planes, values, c * padded, point_step)
+        last = first_c + block == s.c_in
+        held = 0
+        for panel in range(first_panel, last_panel):
+            start, height = panels[panel, 0], panels[panel, 1]
+            channel = group * s.c_out + start
+            w_at = channel * s.products * s.c_in
+            for kz in range(s.sz):
+                for ky in range(s.sy):
+                    own = sums[held:]
+                    if s.far and last:
+                        _store(s, kz, ky, low, high, padded, height, row_sums, line, out, channel * s.oz * s.oy * s.ox, True)
+                    done = _multiply(tile, s, kz, ky, height, weight, w_at, first_c, block, values, point_step, padded, phases,
+                                     bias, channel, own)  # fmt: skip
+                    w_at += done * s.c_in * height
+                    if not whole:
+                        held += done * height * padded
+                    if not last:
+                        continue
+                    z_lines, y_lines = phases[2 * kz + 1], phases[2 * (s.sz + ky) + 1]
+                    for m in range(height):
+                        in_rows = _sum_up(s, z_lines, y_lines, phases, height, m, padded, own, row_sums, plane_sums)
+                        _store(s, kz, ky, low, high, padded, 1, row_sums if in_rows else plane_sums, line, out,
+                               (channel + m) * s.oz * s.oy * s.ox, False)  # fmt: skip
+
+
+@cache
+def _native(dtype: str) -> Any:
+    i, p = types.int64, types.CPointer(from_dtype(np.dtype(dtype)))
+    return native(types.void(i, types.CPointer(i), p, p), _native_task)
+
+
+class _State(NamedTuple):
+    problem: Problem
+    found: Layout
+    packed: NDArray[Any]
+    bias: NDArray[Any]  # and zeros, for the products that take none
+    tables: NDArray[np.int64]
+    weight: NDArray[Any]
+
+
+@variant(
+    "winograd",
+    title="Winograd on the phases",
+    source="Winograd 1980; Lavin & Gray 2016",
+    color="#7A0403",
+    marker="P",
+)
+class Winograd(Variant):
+    """Fewer products: minimal filtering of every phase."""
+
+    prepares_slowly = True
+
+    def supports(self, problem: Problem) -> Any:
+        return _winograd_layout.unsupported(problem) or True
+
+    def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
+        if not np.isfinite(weight).all():
+            return registry.get("direct").prepare(problem, weight, bias)
+        found = _layout(problem)
+        packed = _transformed(problem, found, weight)
+        zeros = np.zeros(simd.TALL, problem.dtype)
+        padded_bias = np.concatenate([_blocks.bias_or_zeros(problem, bias), zeros])
+        tables = found.addresses.copy()
+        tables[WEIGHT_AT], tables[BIAS_AT] = packed.ctypes.data, padded_bias.ctypes.data
+        return _State(problem, found, packed, padded_bias, tables, weight.copy())
+
+    def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
+        if not isinstance(state, _State):
+            registry.get("direct").run(state, x, out)
+            return
+        spoiled = np.zeros(1, np.int64)
+        tables = state.tables.copy()
+        tables[SPOILED_AT] = spoiled.ctypes.data
+        found, problem = state.found, state.problem
+        _launch(found.tasks, False, _native(problem.dtype).address, tables, x.reshape(-1), out.reshape(-1))
+        if spoiled[0]:
+            # A transform would carry a NaN or an infinity to every output of its tile.
+            registry.get("direct").one_shot(problem, state.weight, state.bias[: problem.c_out], x, out)
+
+    def estimate(self, problem: Problem) -> float:
+        found = _layout(problem)
+        return 4e-6 + max(found.cycles / 3.3e9, problem.min_bytes / 28e9 if problem.min_bytes > 2**25 else 0.0)
+
+    def describe(self, problem: Problem) -> str:
+        found = _layout(problem)
+        sizes = "x".join(f"F({axis.size},{axis.taps})" for axis in found.axes if axis.taps > 1)
+        s = found.shape
+        return f"{sizes}, {found.tasks} tasks, {min(s.task_positions, s.positions)} of {s.positions} tiles each"
+
+    def prepared_bytes(self, problem: Problem) -> int:
+        s = _layout(problem).shape
+        return problem.itemsize * (problem.c_out * (1 + s.c_in * (s.products + problem.taps)) + simd.TALL)
+
+    def workspace_bytes(self, problem: Problem) -> int:
+        found = _layout(problem)
+        s = found.shape
+        channels = max(int(found.panels[i : i + s.task_panels, 1].sum()) for i in range(0, s.panels, s.task_panels))
+        task = min(s.task_positions, s.positions)
+        lanes = simd.VECTOR_BYTES // problem.itemsize
+        own = _winograd_layout.workspace(found.axes, task, channels, s.block, s.c_in, s.products, lanes)
+        return min(_blocks.threads(), found.tasks) * problem.itemsize * own
+
+
+def _layout(problem: Problem) -> Layout:
+    return _winograd_layout.layout(problem, _blocks.threads())
+
+
+def _transformed(problem: Problem, found: Layout, weight: NDArray[Any]) -> NDArray[Any]:
+    """G g of all phases: [group][panel][row phase][line along z, y][phase along x, its line][C_in // groups][height]."""
+    s, axes = found.shape, found.axes
+    g = problem.geometry
+    split = weight.reshape(s.groups, s.c_in, s.c_out, g.kz, g.ky, g.kx)
+    packed = np.empty((s.groups, s.products * s.c_in * s.c_out), problem.dtype)
+    at = np.cumsum([0] + [s.products * s.c_in * int(height) for height in found.panels[:, 1]])
+    for kz in range(s.sz):
+        of_z = _along(split, 3, kz, axes[0])
+        for ky in range(s.sy):
+            of_y = _along(of_z, 4, ky, axes[1])
+            lines = np.concatenate([_along(of_y, 5, kx, axes[2]) for kx in range(s.sx)], axis=5)
+            for panel, (start, height) in enumerate(found.panels):
+                own = lines[:, :, start : start + height].transpose(0, 3, 4, 5, 1, 2).reshape(s.groups, -1)
+                packed[:, at[panel] : at[panel] + own.shape[1]] = own
+                at[panel] += own.shape[1]
+    return packed.reshape(-1)
+
+
+def _along(weight: NDArray[Any], axis: int, phase: int, of: Any) -> NDArray[Any]:
+    """The taps of one phase along one axis as the weights' side of its products."""
+    taps = np.flip(weight[(slice(None),) * axis + (slice(phase, None, of.stride),)], axis)
+    count = taps.shape[axis]
+    if of.taps == 1:
+        return taps
+    rows = np.ones((of.size, 1)) if count == 1 else np.array(WEIGHT_ROWS[of.size, count])
+    return np.moveaxis(np.tensordot(taps, rows, (axis, 1)), -1, axis)
