@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import scipy.sparse
@@ -18,6 +19,7 @@ from tconv_bench import (
     conv_transpose2d,
     conv_transpose3d,
     convolution_matrix,
+    jit,
     methods,
     reference,
 )
@@ -210,6 +212,7 @@ def test_weights_that_change_in_place_change_the_result(method: str):
         ({"stride": 1.0}, TypeError, r"stride is 1.0 \(float\), but must be an integer >= 1"),
         ({"stride": (1, True)}, TypeError, "stride is True, but must be an integer >= 1"),
         ({"dilation": (1.0, 1)}, TypeError, r"dilation is 1.0 \(float\)"),
+        ({"stride": np.array([1, 1]).view(float)}, TypeError, r"stride is .*5e-324.* but must be an integer >= 1"),
         ({"padding": ((True, 1), (1, 1))}, TypeError, "padding is True, but must be an integer >= 0"),
         ({"padding": False}, TypeError, "padding is False, but must be an integer >= 0"),
         ({"groups": True}, TypeError, "groups is True, but must be an integer >= 1"),
@@ -221,10 +224,21 @@ def test_weights_that_change_in_place_change_the_result(method: str):
     ],
 )
 def test_what_equals_known_arguments_is_refused_all_the_same(changes: dict[str, Any], error: type[Exception], message: str):
-    for known in ({}, {"stride": (1, 1)}, {"dilation": (1, 1)}, {"padding": ((1, 1), (1, 1))}, {"bias": np.zeros(2)}):
+    others = ({"stride": np.array([1, 1])}, {"padding": ((1, 1), (1, 1))}, {"bias": np.zeros(2)})
+    for known in ({}, {"stride": (1, 1)}, {"dilation": (1, 1)}, *others):
         call(**known)
     with pytest.raises(error, match=message):
         call(**changes)
+
+
+def test_known_arguments_are_checked_anew_on_other_threads(monkeypatch: pytest.MonkeyPatch):
+    checked, check = [], conv.checked_problem
+    monkeypatch.setattr(conv, "_known", {})
+    monkeypatch.setattr(conv, "checked_problem", lambda *a: checked.append(jit.threads()) or check(*a))
+    for threads in (1, 2, 1, 2):
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        call()
+    assert checked == [1, 2][: numba.config.NUMBA_NUM_THREADS]
 
 
 def test_other_memory_with_known_arguments():

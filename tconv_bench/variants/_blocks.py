@@ -10,12 +10,12 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from tconv_bench import simd
 from tconv_bench.jit import kernel
+from tconv_bench.jit import threads as threads
 from tconv_bench.problem import Geometry, Problem
 
 BLOCK_BYTES = 24 * 1024  # half of a 48 KiB L1, and all but the weights' share of a 32 KiB one
@@ -130,8 +130,3 @@ def store_row(block, at, over_pixels, channels, pixels, phase_pixels, stride, ou
                 source = at + phase * phase_pixels * channels + c
                 for j in range(count):
                     out[to + first + phase + stride * j] = block[source + j * channels]
-
-
-def threads() -> int:
-    """Threads that a parallel kernel runs on now."""
-    return int(numba.get_num_threads())
