@@ -10,6 +10,7 @@ them goes straight to the variant.
 from __future__ import annotations
 
 import marshal
+import math
 from collections.abc import Callable, Container, Iterable
 from functools import lru_cache
 from math import prod
@@ -193,41 +194,42 @@ def conv3d(
 def choose(problem: Problem, planned: bool = True) -> str:
     """The method that "auto" takes: the one remembered as measured fastest, else the one predicted fastest.
 
-    None is taken that ``spreads_nonfinite_weights``, and for a call that is not ``planned`` none that ``prepares_slowly``. Over
-    the 67 layers of benchmarks/layers.csv (float32, two Zen 4 cores, interleaved medians) what is chosen is within 2 % of the
-    fastest of its variants in the geometric mean.
+    None is taken that ``spreads_nonfinite_weights``. For a call that is not ``planned`` the weights' preparation counts.
     """
     return _choose(problem, planned, jit.threads(), wisdom.changes)
 
 
 @lru_cache(KNOWN)
 def _choose(problem: Problem, planned: bool, threads: int, changes: int) -> str:
-    allowed = candidates(predictions(problem), planned)
-    return remembered(problem, allowed) or next(iter(allowed))
+    allowed = candidates(predictions(problem, planned), planned)
+    return remembered(problem, allowed, planned) or next(iter(allowed))
 
 
-def predictions(problem: Problem) -> dict[str, float]:
+def predictions(problem: Problem, planned: bool = True) -> dict[str, float]:
     """Predicted seconds of every method that serves a problem, on the present number of threads; fastest first."""
-    entries = (registry.get(name) for name in registry.methods())
-    seconds = {entry.name: entry.estimate(problem) for entry in entries if entry.supports(problem) is True}
+    entries = [entry for entry in map(registry.get, registry.methods()) if entry.supports(problem) is True]
+    seconds = {entry.name: entry.estimate(problem) + _preparation(entry, problem, planned) for entry in entries}
     return dict(sorted(seconds.items(), key=lambda item: item[1]))
 
 
 def candidates(predicted: dict[str, float], planned: bool = True) -> dict[str, float]:
     """Those of the predictions that "auto" may take; see ``choose``."""
-    entries = {name: registry.get(name) for name in predicted}
     return {
         name: seconds
         for name, seconds in predicted.items()
-        if not entries[name].spreads_nonfinite_weights and (planned or not entries[name].prepares_slowly)
+        if not registry.get(name).spreads_nonfinite_weights and (planned or math.isfinite(seconds))
     }
 
 
-def remembered(problem: Problem, allowed: Container[str]) -> str:
+def remembered(problem: Problem, allowed: Container[str], planned: bool = True) -> str:
     """The allowed method that was measured fastest; "" where none was."""
     known = wisdom.lookup(problem)
     timed = {name: seconds for name, seconds in known.seconds.items() if name in allowed} if known else {}
-    return min(timed, key=lambda name: timed[name], default="")
+    return min(timed, key=lambda name: timed[name] + _preparation(registry.get(name), problem, planned), default="")
+
+
+def _preparation(variant: Variant, problem: Problem, planned: bool) -> float:
+    return 0.0 if planned else variant.preparation_estimate(problem)
 
 
 class Call:

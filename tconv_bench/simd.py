@@ -604,7 +604,7 @@ def interleave(stride, source, at, step, out, to, count):
 
 
 def _deinterleave(stride: int):
-    """Intrinsic: out[to + r*step + j] = source[at + stride*j + r] for j < count, r < stride, zero outside ``first ... last - 1``."""
+    """Intrinsic: out[to + r*step + j] = source[at + stride*j + r], j < count, r < stride; zero outside ``first ... last - 1``."""
 
     def codegen(context, builder, signature, args):
         _, at, first, last, _, to, step, count = args
@@ -676,6 +676,65 @@ def deinterleave(stride, source, at, first, last, out, to, step, count):
         _deinterleave_2(source, at, first, last, out, to, step, count)
     else:
         _deinterleave_1(source, at, first, last, out, to, step, count)
+
+
+@intrinsic
+def _transpose_block(typingctx, columns, source, at, target, places, first, shift, rows, width, written):
+    """target[places[first + k] + shift + j] = source[at + columns*j + k] for j < rows and k < width, and 0 for rows <= j < written.
+
+    All three counts are at most the lanes of a vector; a place below zero is left out.
+    """
+
+    def codegen(context, builder, signature, args):
+        columns, _, at, _, _, first, shift, rows, width, written = args
+        element = context.get_data_type(signature.args[1].dtype)
+        size = context.get_abi_sizeof(element)
+        lanes = VECTOR_BYTES // size
+        vector, i64 = ir.VectorType(element, lanes), ir.IntType(64)
+        memory = _Memory(builder, vector, size)
+        source, target, places = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (1, 3, 4))
+        empty = ir.Constant(ir.VectorType(ir.IntType(1), lanes), None)
+        mask = _below(builder, lanes, width)
+        values = []
+        for j in range(lanes):
+            exists = builder.icmp_signed("<", ir.Constant(i64, j), rows)
+            place = builder.add(at, builder.mul(columns, ir.Constant(i64, j)))
+            values.append(memory.load(memory.address(source, place), builder.select(exists, mask, empty)))
+        index, half = ir.VectorType(ir.IntType(32), lanes), 1
+        while half < lanes:
+            # exchange the off-diagonal quarters of every 2*half x 2*half block
+            low = ir.Constant(index, [lane if not lane & half else lanes + lane - half for lane in range(lanes)])
+            high = ir.Constant(index, [lane + half if not lane & half else lanes + lane for lane in range(lanes)])
+            for i in range(lanes):
+                if not i & half:
+                    a, b = values[i], values[i | half]
+                    values[i], values[i | half] = builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high)
+            half *= 2
+        stored = _below(builder, lanes, written)
+        for k, value in enumerate(values):
+            with builder.if_then(builder.icmp_signed("<", ir.Constant(i64, k), width)):
+                place = builder.load(builder.gep(places, [builder.add(first, ir.Constant(i64, k))]))
+                with builder.if_then(builder.icmp_signed(">=", place, ir.Constant(i64, 0))):
+                    memory.store(value, memory.address(target, builder.add(place, shift)), stored)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(i, source, i, target, places, i, i, i, i, i), codegen
+
+
+@njit(nogil=True)
+def transpose(columns, source, at, target, places, shift, rows, written):
+    """target[places[k] + shift + j] = source[at + columns*j + k] for j < rows and k < columns, and 0 for rows <= j < written.
+
+    A place below zero is left out.
+    """
+    lanes = VECTOR_BYTES // source.itemsize
+    for j in range(0, written, lanes):
+        for k in range(0, columns, lanes):
+            _transpose_block(
+                columns, source, at + j * columns + k, target, places, k, shift + j, min(lanes, rows - j), min(lanes, columns - k),
+                min(lanes, written - j),
+            )  # fmt: skip
 
 
 def _lines(nv: int):
@@ -817,24 +876,35 @@ def difference_to_itself(typingctx, source, at, count):
     return source.dtype(source, types.int64, types.int64), codegen
 
 
-@intrinsic
-def prefetch_to_write(typingctx, array, index):
-    """Ask for the cache line of ``array[index]``, soon to be written."""
-
+def _prefetch(for_writing: bool):
     def codegen(context, builder, signature, args):
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
-        flags = [ir.Constant(ir.IntType(32), value) for value in (1, 3, 1)]  # write, keep in all levels, data
+        # to write or to read, into all levels or all but the first, data
+        flags = [ir.Constant(ir.IntType(32), value) for value in ((1, 3, 1) if for_writing else (0, 2, 1))]
         _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *flags])
         return context.get_dummy_value()
 
-    return types.void(array, types.int64), codegen
+    return codegen
 
 
-def _combine(matrix: tuple[tuple[int, ...], ...], wrap: int):
+@intrinsic
+def prefetch_to_write(typingctx, array, index):
+    """Ask for the cache line of ``array[index]``, soon to be written."""
+    return types.void(array, types.int64), _prefetch(True)
+
+
+@intrinsic
+def prefetch_to_read(typingctx, array, index):
+    """Ask for the cache line of ``array[index]``, soon to be read; into the second-level cache."""
+    return types.void(array, types.int64), _prefetch(False)
+
+
+def _combine(matrix: tuple[tuple[int, ...], ...], wrap: int, halved: tuple[int, ...] = ()):
     """Intrinsic: row i of target = sum over l of ``matrix[i][l]`` times row l of source, entries 0, 1 and -1.
 
-    Row l stands at ``at + (l % wrap)*step + (l // wrap)*carry``, row i at ``to + i*out_step``; whole vectors of ``count``.
+    The rows named in ``halved`` are divided by two. Row l stands at ``at + (l % wrap)*step + (l // wrap)*carry``, row i at
+    ``to + i*out_step``; whole vectors of ``count``.
     """
 
     def codegen(context, builder, signature, args):
@@ -865,6 +935,8 @@ def _combine(matrix: tuple[tuple[int, ...], ...], wrap: int):
             total = terms[0][1]
             for factor, value in terms[1:]:
                 total = (add if factor > 0 else subtract)(total, value)
+            if i in halved:
+                total = builder.fmul(total, ir.Constant(vector, [0.5] * lanes))
             memory.store(total, memory.address(target, builder.add(builder.add(to, j), builder.mul(out_step, constant(i)))))
         following = builder.add(j, constant(lanes))
         j.add_incoming(following, loop)
@@ -888,10 +960,14 @@ def _identity(size: int) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(int(i == j) for j in range(size)) for i in range(size))
 
 
-# Winograd's short correlations (Lavin & Gray, arXiv:1509.09308) at the points 0, 1, infinity and 0, 1, -1, infinity: of the input
-# (rows of products from a window's elements) and of the sums (a tile's outputs from products).
+# Winograd's short correlations (Lavin & Gray, arXiv:1509.09308) at the points 0, 1, infinity and 0, 1, -1, infinity: of the
+# input (rows of products from a window's elements), of the weights (from a phase's taps; the inner ones of four rows are halved)
+# and of the sums (a tile's outputs from products).
 INPUT_3 = ((1, -1, 0), (0, 1, 0), (0, -1, 1))
 INPUT_4 = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
+WEIGHT_3_OF_2 = ((1, 0), (1, 1), (0, 1))
+WEIGHT_4_OF_2 = ((1, 0), (1, 1), (1, -1), (0, 1))
+WEIGHT_4_OF_3 = ((1, 0, 0), (1, 1, 1), (1, -1, 1), (0, 0, 1))
 OUTPUT_2_OF_3 = ((1, 1, 0), (0, 1, 1))
 OUTPUT_2_OF_4 = ((1, 1, 1, 0), (0, 1, -1, -1))
 OUTPUT_3_OF_4 = ((1, 1, 1, 0), (0, 1, -1, 0), (0, 1, 1, -1))
@@ -901,6 +977,12 @@ _window_2_3 = _combine(INPUT_4, 2)
 _window_2_21 = _combine(INPUT_3 + _shifted(_identity(2), 3), 2)
 _window_3_21 = _combine(INPUT_4 + _shifted(_identity(3), 4), 3)
 _window_2_32 = _combine(INPUT_4 + _shifted(INPUT_3, 4), 2)
+_weights_3_of_2 = _combine(WEIGHT_3_OF_2, 2)
+_weights_4_of_2 = _combine(WEIGHT_4_OF_2, 2, (1, 2))
+_weights_4_of_3 = _combine(WEIGHT_4_OF_3, 3, (1, 2))
+_weights_1_of_1 = _combine(((1,),), 1)
+_weights_2_of_1 = _combine(((1,),) * 2, 1)
+_weights_3_of_1 = _combine(((1,),) * 3, 1)
 _outputs_2_of_3 = _combine(OUTPUT_2_OF_3, 3)
 _outputs_2_of_4 = _combine(OUTPUT_2_OF_4, 4)
 _outputs_3_of_4 = _combine(OUTPUT_3_OF_4, 4)
@@ -929,6 +1011,24 @@ def combine_window(size, taps, mixed, source, at, step, carry, target, to, out_s
         _window_2_21(source, at, step, carry, target, to, out_step, count)
     else:
         _window_2_2(source, at, step, carry, target, to, out_step, count)
+
+
+@njit(nogil=True)
+def combine_weights(size, taps, source, at, step, target, to, out_step, count):
+    """The weights' side of the products of a tile of ``size`` outputs, from the rows of a phase's taps, last tap first."""
+    if taps == 3:
+        _weights_4_of_3(source, at, step, 0, target, to, out_step, count)
+    elif taps == 2:
+        if size == 3:
+            _weights_4_of_2(source, at, step, 0, target, to, out_step, count)
+        else:
+            _weights_3_of_2(source, at, step, 0, target, to, out_step, count)
+    elif size == 3:
+        _weights_3_of_1(source, at, step, 0, target, to, out_step, count)
+    elif size == 2:
+        _weights_2_of_1(source, at, step, 0, target, to, out_step, count)
+    else:
+        _weights_1_of_1(source, at, step, 0, target, to, out_step, count)
 
 
 @njit(nogil=True)

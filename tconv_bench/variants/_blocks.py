@@ -17,6 +17,7 @@ from tconv_bench import simd
 from tconv_bench.jit import kernel
 from tconv_bench.jit import threads as threads
 from tconv_bench.problem import Geometry, Problem
+from tconv_bench.registry import Variant
 
 BLOCK_BYTES = 24 * 1024  # half of a 48 KiB L1, and all but the weights' share of a 32 KiB one
 MIN_TASKS = 64  # rows are cut finer than the cache asks for while there are fewer tasks than this
@@ -130,3 +131,19 @@ def store_row(block, at, over_pixels, channels, pixels, phase_pixels, stride, ou
                 source = at + phase * phase_pixels * channels + c
                 for j in range(count):
                     out[to + first + phase + stride * j] = block[source + j * channels]
+
+
+def dense(array: NDArray[Any]) -> tuple[NDArray[Any] | None, bool]:
+    """The memory of a dense array as one axis, and whether channels are innermost; None where it has gaps."""
+    if array.flags.c_contiguous:
+        return array.reshape(-1), False
+    last = np.moveaxis(array, 1, -1)
+    return (last.reshape(-1), True) if last.flags.c_contiguous else (None, False)
+
+
+def run_plain(entry: Variant, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
+    """``entry.run`` for a variant that takes C-contiguous arrays alone."""
+    result = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
+    entry.run(state, np.ascontiguousarray(x), result)
+    if result is not out:
+        out[...] = result

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from tconv_bench import simd
 from tconv_bench.problem import Geometry, Problem
+from tconv_bench.variants import _launch
+from tconv_bench.variants._launch import PANELS_AT, RECORD_AT, TILE_AT
 
 PACKED_BYTES = 512 * 1024  # packed input of a task, read once per panel of weights: half of a 1 MiB second-level cache
 LIMIT_BYTES = 3 * 2**20  # packed input of a task, whatever the layer
@@ -28,13 +30,15 @@ PART = 4  # vectors of positions whose sums are stored together
 STORE_CYCLES = (2.0, 0.25)
 PACK_CYCLES = 0.3
 TASK_CYCLES = 3000
+RAW_CYCLES = 2.0  # of a weight that is turned round on its way from the caller's memory to the multiply-adds
+REPACK_CYCLES = 5.0  # of a weight that is written and read again
+FEW_WEIGHTS = 2**16
 ALONE_CYCLES = 25_000  # a launch on all threads takes 3 us, and longer when they sleep
 #: cycles of a tile of this height per vector and step of the sum, over those of the tallest (Zen 4, pixels from L2)
 _TILE_COST = {12: 1.0, 8: 1.01, 6: 1.0, 4: 1.02, 3: 1.05, 2: 1.35, 1: 2.6}
 
 
-# Places of the addresses that the machine code reads.
-RECORD_AT, TILE_AT, WEIGHT_AT, BIAS_AT, PANELS_AT, JOBS_AT, TAPS_AT, ROWS_AT, MEMBERS_AT, SPOILED_AT = range(10)
+JOBS_AT, TAPS_AT, ROWS_AT, MEMBERS_AT = range(_launch.FIRST_FREE, _launch.FIRST_FREE + 4)
 
 
 class Axis(NamedTuple):
@@ -122,6 +126,8 @@ class Shape(NamedTuple):
     out_r: int  # between the phases that count as channels
     members: int  # phases that share an entry, at most
     pack_block: int  # input channels of a panel whose weights are packed together
+    depth: int  # input channels whose weights all rows of a task over channels pass before the next ones' come
+    raw: int  # the weights are as the caller has them
 
 
 RECORD = np.dtype([(name, np.int64) for name in Shape._fields])
@@ -144,6 +150,9 @@ class Layout(NamedTuple):
     addresses: NDArray[np.int64]  # of the arrays above, at the places that ``*_AT`` names; the weights' are filled in later
     pack_tasks: int
     weights: int  # elements of the packed weights
+    reads_raw: bool  # weights that are used once are read from where the caller has them
+    once: NDArray[np.int64]  # the addresses for weights that are used once
+    record_once: NDArray[Any]
 
 
 def _cost(height: int) -> float:
@@ -227,6 +236,24 @@ def layout(problem: Problem, threads: int) -> Layout:
     return _layout(problem, threads, alone.shape.fold, bool(alone.shape.over_pixels))
 
 
+@lru_cache(maxsize=512)
+def one_shot_layout(problem: Problem, threads: int) -> Layout:
+    """The plan of work for weights that are used once: over channels also where reading them in place outweighs slower tiles."""
+    found = layout(problem, threads)
+    if not found.shape.over_pixels or found.shape.merged or found.weights < FEW_WEIGHTS:
+        return found
+    alone = layout(problem, 1)
+    other = _layout(problem, 1, 1, False)
+    if not other.reads_raw or other.cycles + preparation_cycles(other) > alone.cycles + preparation_cycles(alone):
+        return found
+    return other if threads == 1 else _layout(problem, threads, 1, False)
+
+
+def preparation_cycles(found: Layout) -> float:
+    """Cycles of one thread that a call with weights that are used once spends on them."""
+    return found.weights * (RAW_CYCLES if found.reads_raw else REPACK_CYCLES)
+
+
 def reordered(found: Layout, problem: Problem, x_last: bool, out_last: bool) -> Layout:
     """The same work on channels-last memory of the input, of the output, or of both."""
     if not (x_last or out_last):
@@ -277,13 +304,14 @@ def _layout(problem: Problem, threads: int, fold: int, over_pixels: bool | None 
     out_n, out_c, out_z, out_y, out_x = _strides((g.n, g.c_out, g.oz, g.oy, g.ox), False)
     members = _members(found)
     pack_block = max(1, min(16, 16384 // (problem.itemsize * cut.panels[0][1] * problem.taps // fold)))
+    depth = 0 if cut.over_pixels else max(16, CHANNELS_BYTES // (problem.itemsize * len(found) * cut.panels[0][1]))
     shape = Shape(
         g.n, c_in, c_out, g.groups, int(cut.over_pixels), fold, int(flat), int(merged), int(far), positions, span, reach,
         x.pitch, y.pitch, z.pitch, x.width, y.width, z.width, x.first, y.first, z.first, x.data, y.data, z.data, x.stride,
         y.stride, z.stride, g.ox // fold, g.oy, g.oz, problem.taps, sum(len(places) for places, *_ in found), len(found),
         per_row, len(cut.panels), cut.positions, cut.task_panels, cut.rows, cut.groups, cut.block,
         *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), False), out_n, out_c, out_z, out_y, out_x * fold, 1,
-        members.shape[1], pack_block,
+        members.shape[1], pack_block, depth, 0,
     )  # fmt: skip
     sizes = sorted({height for _, height, _ in cut.panels})
     record = np.array([tuple(shape)], RECORD)
@@ -291,13 +319,20 @@ def _layout(problem: Problem, threads: int, fold: int, over_pixels: bool | None 
     job_table = _job_table(jobs, z.stride * y.stride, per_row)
     taps = _tap_tables(found, offsets, sizes, c_in, reach)
     rows = _table([entry[1:3] for entry in found], 2)
-    tile = simd.native_sum_taps(problem.dtype).address
-    arrays = (record, None, None, None, panels, job_table, taps, rows, members, None)
-    addresses = np.array([0 if array is None else array.ctypes.data for array in arrays], np.int64)
-    addresses[TILE_AT] = tile
+    addresses = np.zeros(_launch.FIRST_FREE + 4, np.int64)
+    addresses[TILE_AT] = simd.native_sum_taps(problem.dtype).address
+    addresses[[RECORD_AT, PANELS_AT, JOBS_AT, TAPS_AT, ROWS_AT, MEMBERS_AT]] = [
+        array.ctypes.data for array in (record, panels, job_table, taps, rows, members)
+    ]
+    # elsewhere the same weights would be read by several tasks
+    reads_raw = not cut.over_pixels and cut.positions >= positions and cut.rows == z.stride * y.stride
+    record_once = np.array([tuple(shape._replace(raw=int(reads_raw)))], RECORD)
+    once = addresses.copy()
+    once[RECORD_AT] = record_once.ctypes.data
     return Layout(
         shape, record, lanes, cut.tasks if g.n else 0, threads == 1, cut.cycles, panels, job_table, taps, rows, members,
         addresses, g.groups * len(cut.panels) * -(-c_in // pack_block), g.groups * shape.taps * c_in * int(panels[:, 1].sum()),
+        reads_raw, once, record_once,
     )  # fmt: skip
 
 
@@ -422,7 +457,9 @@ def _cut(w: _Work, threads: int, over_pixels: bool) -> _Cut | None:
         costs = [1.05 * met * panels[0][1] / w.lanes] * len(panels)
         step = image
         limit = PACKED_BYTES * (4 if w.fold > 1 else 3) // 2
-        images = limit // (w.size * max(w.c_in * packed_length(image, 0, w.lanes), w.x.stride * image * panels[0][1]))
+        images = limit // (
+            w.size * max(w.c_in * packed_length(image, 0, w.lanes), w.x.stride * image * panels[0][1] * len(phase_costs))
+        )
         if w.size * w.c_in * packed_length(image, w.span, w.lanes) > limit:
             return None
         most, block = image * max(1, min(images, w.batch)), w.c_in
@@ -477,7 +514,9 @@ def workspace_elements(found: Layout) -> int:
     packed = s.block * packed_length(padded, s.span, lanes) + 4 * lanes
     if not s.over_pixels:
         images = -(-padded // (s.pz * s.py * s.pitch))
-        return packed + images * s.wz * s.wy * s.wx * s.sx * int(found.panels[0, 1])
+        block = int(found.panels[0, 1])
+        near = s.entries * (s.depth * block + lanes) if found.reads_raw else 0
+        return packed + s.task_rows * images * s.wz * s.wy * s.wx * s.sx * block + near
     if s.block == s.c_in:
         return packed + s.sx * simd.TALL * (padded if s.c_in == 1 else PART * lanes) + lanes
     rows = max(int(found.panels[i : i + s.task_panels, 1].sum()) for i in range(0, s.panels, s.task_panels))

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from tconv_bench import simd
 from tconv_bench.problem import Geometry, Problem
-from tconv_bench.variants._phase_layout import FAR_BYTES, _busiest, _cost, _round, heights
+from tconv_bench.variants import _launch
+from tconv_bench.variants._launch import PANELS_AT, RECORD_AT, TILE_AT
+from tconv_bench.variants._phase_layout import FAR_BYTES, _busiest, _cost, _round, _strides, heights
 
 PRODUCTS_BYTES = 13 * 2**18  # transformed input of a task's input channels, read once per panel
 LIMIT_BYTES = 15 * 2**18  # everything that a task holds
@@ -31,15 +33,8 @@ STORE_CYCLES = 0.5
 CALL_CYCLES = 60
 TASK_CYCLES = 4000
 BYTE_CYCLES = 0.08  # of weights, transformed input and sums that come from beyond the second-level cache
-#: input matrices of Winograd's short correlations, by outputs and taps: the rows that ``simd.combine_window`` computes, and the
-#: weights' side of each row
-WEIGHT_ROWS = {
-    (2, 2): ((1, 0), (1, 1), (0, 1)),
-    (3, 2): ((1, 0), (0.5, 0.5), (0.5, -0.5), (0, 1)),
-    (2, 3): ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1)),
-}
 SIZES = {1: (1,), 2: (3, 2), 3: (2,)}  # outputs of a tile and phase, by taps
-RECORD_AT, TILE_AT, WEIGHT_AT, BIAS_AT, PANELS_AT, AXES_AT, SPOILED_AT = range(7)
+AXES_AT = _launch.FIRST_FREE
 
 
 class Axis(NamedTuple):
@@ -104,6 +99,20 @@ class Shape(NamedTuple):
     task_panels: int
     far: int  # the output is larger than the second-level cache
     block: int  # input channels transformed at once
+    kz: int  # taps of the kernel
+    ky: int
+    kx: int
+    pack_block: int  # input channels of a panel whose weights are transformed together
+    x_n: int
+    x_c: int
+    x_z: int
+    x_y: int
+    x_x: int
+    out_n: int
+    out_c: int
+    out_z: int
+    out_y: int
+    out_x: int
 
 
 RECORD = np.dtype([(name, np.int64) for name in Shape._fields])
@@ -116,10 +125,14 @@ class Layout(NamedTuple):
     axes: tuple[Axis, Axis, Axis]
     record: NDArray[Any]
     panels: NDArray[np.int64]  # (panel, 2): first channel, height of its tile
-    phases: NDArray[np.int64]  # (first line, lines) of each phase of z, then y, then x; then 1 for each line that takes the bias
+    phases: NDArray[
+        np.int64
+    ]  # (first line, lines) of each phase of z, then y, then x; then 1 for each line that takes the bias
     addresses: NDArray[np.int64]
     tasks: int
     cycles: float  # of the busiest thread
+    pack_tasks: int
+    weights: int  # elements of the transformed weights
 
 
 def unsupported(problem: Problem) -> str:
@@ -151,7 +164,9 @@ def _axis(size: int, in_size: int, kernel: int, stride: int, pad: int, out: int)
     used = min(in_size, first + size * (tiles - 1) + rows) - first
     pitch = max(tiles, -(-(used + reach) // size))
     phases = tuple((0, rows) if k < full else (rows, less) for k in range(stride))
-    return Axis(size, taps, int(full < stride), stride, rows + (less if full < stride else 0), first, crop, tiles, pitch, phases)
+    return Axis(
+        size, taps, int(full < stride), stride, rows + (less if full < stride else 0), first, crop, tiles, pitch, phases
+    )
 
 
 @lru_cache(maxsize=512)
@@ -181,21 +196,40 @@ def _layout(problem: Problem, g: Geometry, sizes: tuple[int, ...], threads: int)
         panels.append((start, height))
         start += height
     cut = _cut(problem, axes, positions, products, panels, threads)
+    pack_block = max(1, min(c_in, 32768 // (problem.itemsize * panels[0][1] * products)))
     far = int(problem.itemsize * g.n * g.c_out * problem.out_pixels > FAR_BYTES)
     shape = Shape(
         g.n, c_in, c_out, g.groups, g.iz, g.iy, g.ix, g.oz, g.oy, g.ox, *_each(axes, "stride"), *_each(axes, "size"),
         *_each(axes, "taps"), *_each(axes, "mixed"), *_each(axes, "lines"), *_each(axes, "first"), *_each(axes, "crop"),
         *_each(axes, "tiles"), *_each(axes, "pitch"), positions, products, len(panels), cut[0], cut[1], far, cut[2],
+        g.kz, g.ky, g.kx, pack_block, *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), False),
+        *_strides((g.n, g.c_out, g.oz, g.oy, g.ox), False),
     )  # fmt: skip
     record = np.array([tuple(shape)], RECORD)
     table = np.array(panels, np.int64)
     flat = [number for axis in axes for pair in axis.phases for number in pair]
     phases = np.array(flat + [flag for axis in axes for flag in _takes_bias(axis)], np.int64)
-    addresses = np.zeros(7, np.int64)
+    addresses = np.zeros(AXES_AT + 1, np.int64)
     addresses[TILE_AT] = simd.native_sum_taps(problem.dtype).address
-    for place, array in ((RECORD_AT, record), (PANELS_AT, table), (AXES_AT, phases)):
-        addresses[place] = array.ctypes.data
-    return Layout(shape, axes, record, table, phases, addresses, cut[3] if g.n else 0, cut[4])
+    addresses[[RECORD_AT, PANELS_AT, AXES_AT]] = [array.ctypes.data for array in (record, table, phases)]
+    pack_tasks = g.groups * len(panels) * -(-c_in // pack_block)
+    return Layout(
+        shape, axes, record, table, phases, addresses, cut[3] if g.n else 0, cut[4], pack_tasks, products * c_in * g.c_out
+    )
+
+
+def reordered(found: Layout, x_last: bool, out_last: bool) -> Layout:
+    """The same work on channels-last memory of the input, of the output, or of both."""
+    if not (x_last or out_last):
+        return found
+    s = found.shape
+    x = _strides((s.batch, s.groups * s.c_in, s.iz, s.iy, s.ix), x_last)
+    out = _strides((s.batch, s.groups * s.c_out, s.oz, s.oy, s.ox), out_last)
+    shape = Shape(*s[: Shape._fields.index("x_n")], *x, *out)._replace(far=s.far * (not out_last))
+    record = np.array([tuple(shape)], RECORD)
+    addresses = found.addresses.copy()
+    addresses[RECORD_AT] = record.ctypes.data
+    return found._replace(shape=shape, record=record, addresses=addresses)
 
 
 def _each(axes: tuple[Axis, ...], name: str) -> list[int]:

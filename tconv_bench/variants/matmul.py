@@ -14,6 +14,7 @@ Source: Dumoulin & Visin, arXiv:1603.07285, section 4.1; the first background te
 
 from __future__ import annotations
 
+import math
 from math import prod
 from typing import Any, Literal
 
@@ -105,8 +106,6 @@ def _side_by_side(problem: Problem) -> bool:
 class Matmul(Variant):
     """The transposed convolution matrix times the input."""
 
-    prepares_slowly = True
-
     def supports(self, problem: Problem) -> Literal[True] | str:
         size = _matrix_bytes(problem)
         if size <= LIMIT_BYTES:
@@ -138,6 +137,9 @@ class Matmul(Variant):
             images[:, : len(part)] = part.T
             _product_of_eight(*parts, images.reshape(-1), *arrays, results.reshape(-1))
             out[first : first + IMAGES].reshape(len(part), rows)[...] = results[:, : len(part)].T
+
+    def preparation_estimate(self, problem: Problem) -> float:
+        return math.inf
 
     def estimate(self, problem: Problem) -> float:
         passes = -(-problem.batch // IMAGES)

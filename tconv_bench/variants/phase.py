@@ -24,12 +24,11 @@ as a convolutional layer?", arXiv:1609.07009; tile after Goto & van de Geijn, AC
 
 from __future__ import annotations
 
-import threading
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import carray, from_dtype, prange, types
+from numba import carray, from_dtype, types
 from numpy.typing import NDArray
 
 from tconv_bench import registry, simd
@@ -40,35 +39,39 @@ from tconv_bench.simd import (
     WIDE,
     as_pointer,
     call_sum_taps,
-    call_task,
     copy,
     copy_strided,
     difference_to_itself,
     interleave,
+    prefetch_to_read,
     prefetch_to_write,
     sum_lines,
+    transpose,
 )
-from tconv_bench.variants import _blocks, _phase_layout
-from tconv_bench.variants._phase_layout import (
+from tconv_bench.variants import _blocks, _costs, _phase_layout
+from tconv_bench.variants._launch import (
     BIAS_AT,
-    CHANNELS_BYTES,
-    JOBS_AT,
-    MEMBERS_AT,
     PANELS_AT,
-    PART,
-    RECORD,
     RECORD_AT,
-    ROWS_AT,
     SPOILED_AT,
-    TAPS_AT,
     TILE_AT,
     WEIGHT_AT,
+    launch,
+    pack_and_launch,
+    scratch,
+)
+from tconv_bench.variants._phase_layout import (
+    JOBS_AT,
+    MEMBERS_AT,
+    PART,
+    RECORD,
+    ROWS_AT,
+    TAPS_AT,
     Layout,
     packed_length,
 )
 
 TALL = simd.TALL
-KEPT_BYTES = 64 * 2**20
 
 
 _length = kernel(packed_length)
@@ -234,15 +237,46 @@ def _pixels_task(
 
 
 @kernel
-def _row_taps(s, first, count, jz, jy, table, taps, rows, own):
-    """The taps of ``first ... first + count - 1`` whose input row exists, into ``own``; returns how many."""
+def _row_taps(s, first, count, jz, jy, table, near_step, taps, rows, own):
+    """The taps of ``first ... first + count - 1`` whose input row exists, into ``own``; returns how many.
+
+    ``near_step``: from a tap's weights to the next one's where they were read from the caller's memory, else 0.
+    """
     found = 0
     for tap in range(first, first + count):
         if 0 <= jz - rows[tap, 0] < s.data_z and 0 <= jy - rows[tap, 1] < s.data_y:
             own[2 * found] = taps[2 * (table * s.entries + tap) + 1]
-            own[2 * found + 1] = taps[2 * (table * s.entries + tap)]
+            own[2 * found + 1] = tap * near_step if near_step else taps[2 * (table * s.entries + tap)]
             found += 1
     return found
+
+
+@kernel
+def _places(s, members, step, places):
+    """Where a tap's weights of channel 0 go: ``step`` after those of the tap's predecessor in the sums, -1 for taps of none."""
+    places[:] = -1
+    for entry in range(s.entries):
+        places[members[entry, 0]] = entry * step
+
+
+@kernel
+def _read_weights(s, weight, at, first_c, count, channels, block, members, places, step, near):
+    """Weights of some input channels from where the caller has them to ``near[entry][c][channel]``; NaN where one is not finite.
+
+    ``at``: the first channel's in input channel 0 of the group.
+    """
+    c_step = s.c_out // s.fold * s.kernel
+    total = near[0] - near[0]
+    _places(s, members, step, places)
+    for c in range(count):
+        source = at + (first_c + c) * c_step
+        total += difference_to_itself(weight, source, (channels + s.fold - 1) // s.fold * s.kernel)
+        if s.fold > 1:
+            for entry in range(s.entries):
+                copy(weight, source + members[entry, 0], near, entry * step + c * block, channels)
+        else:
+            transpose(s.kernel, weight, source, near, places, c * block, channels, block)
+    return total
 
 
 @kernel
@@ -281,11 +315,29 @@ def _store_channels(s, sums, block, channel, channels, out, to):
 
 
 @kernel
+def _fetch_weights(s, weight, at, run, step, first, count):
+    """Ask for lines ``first ... first + count - 1`` of weights that lie in runs of ``run`` elements, ``step`` apart."""
+    line = 64 // weight.itemsize
+    lines = (run + line - 1) // line
+    row, place = divmod(first, lines)
+    for _ in range(count):
+        prefetch_to_read(weight, at + row * step + place * line)
+        place += 1
+        if place == lines:
+            place = 0
+            row += 1
+
+
+@kernel
 def _channels_task(
-    tile, s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias, panels, jobs, taps, rows, packed, sums,
-    out,
+    tile, s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias, panels, jobs, taps, rows, members,
+    spoiled, packed, near, sums, out,
 ):  # fmt: skip
-    """All positions of some images, blocks of channels and row phases, vectors along the channels."""
+    """All positions of some images, blocks of channels and row phases, vectors along the channels.
+
+    All rows pass a block of input channels' weights before the next block's come. Weights that are used once (``s.raw``) are read
+    from where the caller has them.
+    """
     lanes = simd.VECTOR_BYTES // out.itemsize
     high = min(s.positions, low + s.task_positions)
     length = _length((high - low + lanes - 1) // lanes * lanes, s.span, lanes)
@@ -297,22 +349,34 @@ def _channels_task(
     own = np.empty(2 * s.entries, np.int64)
     group_at = group * (panels[s.panels - 1, 0] + panels[s.panels - 1, 1])
     c_out = s.c_out // s.fold
+    places = np.empty(s.kernel, np.int64)
     for panel in range(first_panel, last_panel):
         start, block, channels, table = panels[panel, 0], panels[panel, 1], panels[panel, 2], panels[panel, 3]
-        w_at = (group_at + start) * s.taps * s.c_in
         row_size = s.sx * s.wx * block
-        for row_phase in range(first_row, last_row):
-            rz, ry = divmod(row_phase, s.sy)
-            for c in range(channels):
-                sums[c] = bias[group * c_out + (start + c) // s.fold]
-            for i in range(1, all_rows * s.sx * s.wx):
-                for c in range(channels):
-                    sums[i * block + c] = sums[c]
-            entries = 1
-            for phase in range(s.sx):
-                entries = max(entries, jobs[row_phase, phase, 1])
-            depth = max(16, CHANNELS_BYTES // (entries * block * out.itemsize))
-            for c in range(0, s.c_in, depth):
+        for c in range(channels):
+            sums[c] = bias[group * c_out + (start + c) // s.fold]
+        for i in range(1, (last_row - first_row) * all_rows * s.sx * s.wx):
+            copy(sums, 0, sums, i * block, channels)
+        base = (group_at + start) * s.taps * s.c_in
+        source = (group * s.c_in * c_out + start // s.fold) * s.kernel + start % s.fold
+        for c in range(0, s.c_in, s.depth):
+            depth = min(s.depth, s.c_in - c)
+            following = min(s.depth, s.c_in - c - depth)
+            # where the next block's weights lie: a run for each input channel, or for each tap
+            if s.raw:
+                next_at, step, run = source + (c + depth) * c_out * s.kernel, c_out * s.kernel, channels // s.fold * s.kernel
+            else:
+                next_at, step, run = base + (c + depth) * block, s.c_in * block, following * block
+            lines = (following if s.raw else s.entries) * ((run * out.itemsize + 63) // 64)
+            asked, share = 0, lines // max(1, (last_row - first_row) * all_rows * s.sx) + 1
+            w_at, near_step = base + c * block, 0
+            if s.raw:
+                # not a power of two, at which the taps' lines would share cache sets
+                w_at, near_step = 0, depth * block + lanes
+                if _read_weights(s, weight, source, c, depth, channels, block, members, places, near_step, near) != 0:
+                    spoiled[0] = 1
+            for row_phase in range(first_row, last_row):
+                rz, ry = divmod(row_phase, s.sy)
                 for row in range(all_rows):
                     n, rest = divmod(row, image_rows)
                     jz, jy = divmod(rest, s.wy)
@@ -320,25 +384,29 @@ def _channels_task(
                         continue
                     line = ((n * s.pz + jz) * s.py + jy) * s.pitch + c * length
                     for phase in range(s.sx):
-                        count = _row_taps(
-                            s, jobs[row_phase, phase, 0], jobs[row_phase, phase, 1], jz, jy, table, taps, rows, own
-                        )
+                        count = _row_taps(s, jobs[row_phase, phase, 0], jobs[row_phase, phase, 1], jz, jy, table, near_step, taps,
+                                          rows, own)  # fmt: skip
+                        _fetch_weights(s, weight, next_at, run, step, asked, min(share, lines - asked))
+                        asked = min(lines, asked + share)
                         j = 0
                         while j < s.wx:
                             height = _tile_height(s.wx - j)
-                            to = row * row_size + (phase * s.wx + j) * block
+                            to = ((row_phase - first_row) * all_rows + row) * row_size + (phase * s.wx + j) * block
                             call_sum_taps(
-                                tile, height, block // lanes, packed, line + j, length, weight, w_at + c * block, block, own,
-                                0, count, min(depth, s.c_in - c), True, bias, 0, sums, to, block,
+                                tile, height, block // lanes, packed, line + j, length, near if s.raw else weight, w_at, block,
+                                own, 0, count, depth, True, bias, 0, sums, to, block,
                             )  # fmt: skip
                             j += height
+        for row_phase in range(first_row, last_row):
+            rz, ry = divmod(row_phase, s.sy)
             for row in range(all_rows):
                 n, rest = divmod(row, image_rows)
                 jz, jy = divmod(rest, s.wy)
                 oz, oy = jz * s.sz + rz, jy * s.sy + ry
                 if oz < s.oz and oy < s.oy:
                     to = (first_image + n) * s.out_n + group * c_out * s.out_c + oz * s.out_z + oy * s.out_y
-                    _store_channels(s, sums[row * row_size :], block, start, channels, out, to)
+                    at = ((row_phase - first_row) * all_rows + row) * row_size
+                    _store_channels(s, sums[at:], block, start, channels, out, to)
 
 
 def _native_task(task, tables, x, out):
@@ -353,6 +421,8 @@ def _native_task(task, tables, x, out):
     jobs = carray(as_pointer(tables[JOBS_AT]), (s.sz * s.sy, s.jobs, 4), dtype=np.int64)
     taps = carray(as_pointer(tables[TAPS_AT]), 1, dtype=np.int64)
     rows = carray(as_pointer(tables[ROWS_AT]), (s.entries, 2), dtype=np.int64)
+    members = carray(as_pointer(tables[MEMBERS_AT]), (s.entries, s.members), dtype=np.int64)
+    spoiled = carray(as_pointer(tables[SPOILED_AT]), 1, dtype=np.int64)
     lanes = simd.VECTOR_BYTES // out.itemsize
     pieces = (s.positions + s.task_positions - 1) // s.task_positions
     row_parts = (s.sz * s.sy + s.task_rows - 1) // s.task_rows
@@ -374,14 +444,15 @@ def _native_task(task, tables, x, out):
         sums = np.empty(most * s.sx + lanes, out.dtype)
     else:
         images = (padded + s.pz * s.py * s.pitch - 1) // (s.pz * s.py * s.pitch)
-        sums = np.empty(images * s.wz * s.wy * s.sx * s.wx * panels[0, 1], out.dtype)
+        sums = np.empty((last_row - first_row) * images * s.wz * s.wy * s.sx * s.wx * panels[0, 1], out.dtype)
+    near = np.zeros(s.entries * (s.depth * panels[0, 1] + lanes) if s.raw else 0, out.dtype)
     for group in range(group_part * s.task_groups, min(s.groups, (group_part + 1) * s.task_groups)):
         if s.over_pixels:
             _pixels_task(tile, s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias,
                          panels, jobs, taps, packed, sums, out)  # fmt: skip
         else:
             _channels_task(tile, s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias,
-                           panels, jobs, taps, rows, packed, sums, out)  # fmt: skip
+                           panels, jobs, taps, rows, members, spoiled, packed, near, sums, out)  # fmt: skip
 
 
 def _native_pack(task, tables, weight, packed):
@@ -405,20 +476,27 @@ def _native_pack(task, tables, weight, packed):
     for c in range(first_c, last_c):
         source = (group * s.c_in + c) * in_step + start // s.fold * out_step
         found |= difference_to_itself(weight, source, (channels + s.fold - 1) // s.fold * out_step) != 0
-    for entry in range(s.entries):
-        phases = 0
-        while phases < s.members and members[entry, phases] >= 0:
-            phases += 1
-        for c in range(first_c, last_c):
-            source = (group * s.c_in + c) * in_step + start // s.fold * out_step + start % s.fold
-            at = to + c * phases * height
+    places = np.empty(s.kernel, np.int64)
+    _places(s, members, s.c_in * height, places)
+    for c in range(first_c, last_c):
+        source = (group * s.c_in + c) * in_step + start // s.fold * out_step + start % s.fold
+        if s.fold == 1 and s.members == 1:
+            transpose(s.kernel, weight, source, packed, places, to + c * height, channels, height)
+            continue
+        entry_at = to
+        for entry in range(s.entries):
+            phases = 1
+            while phases < s.members and members[entry, phases] >= 0:
+                phases += 1
+            at = entry_at + c * phases * height
             for phase in range(phases):
-                # a block of channels lies within one channel's folded phases
-                copy_strided(weight, source + members[entry, phase], out_step if s.fold == 1 else 1, packed, at, channels)
-                for m in range(channels, height):
-                    packed[at + m] = 0
-                at += height
-        to += s.c_in * phases * height
+                if s.fold == 1:
+                    copy_strided(weight, source + members[entry, phase], out_step, packed, at + phase * height, channels)
+                else:
+                    # a block of channels lies within one channel's folded phases
+                    copy(weight, source + members[entry, phase], packed, at, channels)
+                    packed[at + channels : at + height] = 0
+            entry_at += s.c_in * phases * height
     if found:
         spoiled[0] = 1
 
@@ -431,59 +509,6 @@ def _native(dtype: str) -> tuple[Any, Any]:
     return native(signature, _native_task), native(signature, _native_pack)
 
 
-@kernel(parallel=True)
-def _launch(tasks, alone, code, tables, source, target):
-    """All tasks of a piece of machine code; ``alone``: in this thread, where waking the others would take longer."""
-    if alone:
-        for task in range(tasks):
-            call_task(code, task, tables, source, target)
-    else:
-        for task in prange(tasks):
-            call_task(code, np.int64(task), tables, source, target)
-
-
-@kernel(parallel=True)
-def _pack_and_launch(pack_tasks, pack_code, tasks, alone, code, constant_tables, weight, packed, bias, x, out):
-    """Pack the weights, then all tasks; False, and nothing computed, where a weight is not finite."""
-    tables = constant_tables.copy()
-    spoiled = np.zeros(1, np.int64)
-    tables[SPOILED_AT] = spoiled.ctypes.data
-    tables[WEIGHT_AT] = packed.ctypes.data
-    tables[BIAS_AT] = bias.ctypes.data
-    if alone:
-        for task in range(pack_tasks):
-            call_task(pack_code, task, tables, weight, packed)
-    else:
-        for task in prange(pack_tasks):
-            call_task(pack_code, np.int64(task), tables, weight, packed)
-    if spoiled[0] != 0:
-        return False
-    if alone:
-        for task in range(tasks):
-            call_task(code, task, tables, x, out)
-    else:
-        for task in prange(tasks):
-            call_task(code, np.int64(task), tables, x, out)
-    return spoiled[0] == 0
-
-
-_kept = threading.local()
-
-
-def _scratch(dtype: str, size: int) -> NDArray[Any]:
-    """Memory for weights that are used once: this thread's, kept from call to call, where it is not too much to keep.
-
-    Fresh memory costs page faults: 33 MB of weights took 28 ms instead of 12 to pack and use.
-    """
-    if size * np.dtype(dtype).itemsize > KEPT_BYTES:
-        return np.empty(size, dtype)
-    buffers = _kept.__dict__
-    buffer = buffers.get(dtype)
-    if buffer is None or buffer.size < size:
-        buffer = buffers[dtype] = np.empty(size, dtype)
-    return buffer
-
-
 class _State(NamedTuple):
     """Prepared weights and the tables that the machine code reads, with the arrays that their addresses point to."""
 
@@ -491,14 +516,6 @@ class _State(NamedTuple):
     weight: NDArray[Any]
     bias: NDArray[Any]
     work: dict[tuple[bool, bool], tuple[Any, NDArray[np.int64]]]  # by the memory order of x and out
-
-
-def _dense(array: NDArray[Any]) -> tuple[NDArray[Any] | None, bool]:
-    """The memory of a dense array as one axis, and whether channels are innermost; None where it has gaps."""
-    if array.flags.c_contiguous:
-        return array.reshape(-1), False
-    last = np.moveaxis(array, 1, -1)
-    return (last.reshape(-1), True) if last.flags.c_contiguous else (None, False)
 
 
 @variant(
@@ -519,7 +536,7 @@ class Phase(Variant):
         spoiled = np.zeros(1, np.int64)
         tables = found.addresses.copy()
         tables[SPOILED_AT] = spoiled.ctypes.data
-        _launch(found.pack_tasks, found.alone, _native(problem.dtype)[1].address, tables, weight.reshape(-1), packed)
+        launch(found.pack_tasks, found.alone, _native(problem.dtype)[1].address, tables, weight.reshape(-1), packed)
         if spoiled[0]:
             # A border's zero times an infinite weight would reach outputs whose sums it does not belong to.
             return registry.get("direct").prepare(problem, weight, bias)
@@ -529,10 +546,10 @@ class Phase(Variant):
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
         if not isinstance(state, _State):
-            _run_plain(registry.get("direct"), state, x, out)
+            _blocks.run_plain(registry.get("direct"), state, x, out)
             return
-        flat_x, x_last = _dense(x)
-        flat_out, out_last = _dense(out)
+        flat_x, x_last = _blocks.dense(x)
+        flat_out, out_last = _blocks.dense(out)
         if flat_x is None:
             flat_x = np.ascontiguousarray(x).reshape(-1)
         if flat_out is None:
@@ -541,7 +558,7 @@ class Phase(Variant):
             out[...] = fresh
             return
         found, tables = state.work.get((x_last, out_last)) or _work(state, x_last, out_last)
-        _launch(found.tasks, found.alone, _native(state.problem.dtype)[0].address, tables, flat_x, flat_out)
+        launch(found.tasks, found.alone, _native(state.problem.dtype)[0].address, tables, flat_x, flat_out)
 
     def one_shot(
         self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None, x: NDArray[Any], out: NDArray[Any]
@@ -549,13 +566,15 @@ class Phase(Variant):
         if not (x.flags.c_contiguous and out.flags.c_contiguous):
             self.run(self.prepare(problem, weight, bias), x, out)
             return
-        found = _layout(problem)
+        found = _phase_layout.one_shot_layout(problem, _blocks.threads())
         code, pack = _native(problem.dtype)
         if bias is None:
             bias = np.zeros(problem.c_out, problem.dtype)
-        done = _pack_and_launch(
-            found.pack_tasks, pack.address, found.tasks, found.alone, code.address, found.addresses,
-            weight.reshape(-1), _scratch(problem.dtype, found.weights), bias, x.reshape(-1), out.reshape(-1),
+        flat = weight.reshape(-1)
+        packed, pack_tasks = (flat, 0) if found.reads_raw else (scratch(problem.dtype, found.weights), found.pack_tasks)
+        done = pack_and_launch(
+            pack_tasks, pack.address, found.tasks, found.alone, code.address, found.once, flat, packed, bias, x.reshape(-1),
+            out.reshape(-1),
         )  # fmt: skip
         if not done:
             registry.get("direct").one_shot(problem, weight, bias, x, out)
@@ -566,6 +585,12 @@ class Phase(Variant):
         found = _layout(problem)
         launch = 1e-6 if found.alone else 4e-6
         return launch + max(found.cycles / 3.1e9, problem.min_bytes / 28e9 if problem.min_bytes > 2**25 else 0.0)
+
+    def preparation_estimate(self, problem: Problem) -> float:
+        found = _phase_layout.one_shot_layout(problem, _blocks.threads())
+        shared = 1 if found.alone else _blocks.threads()
+        more = found.cycles - _layout(problem).cycles
+        return (more + _phase_layout.preparation_cycles(found) / shared) / 3.1e9
 
     def describe(self, problem: Problem) -> str:
         found = _layout(problem)
@@ -601,11 +626,3 @@ def _work(state: _State, x_last: bool, out_last: bool) -> tuple[Any, NDArray[np.
     tables[WEIGHT_AT], tables[BIAS_AT] = state.weight.ctypes.data, state.bias.ctypes.data
     state.work[x_last, out_last] = found, tables
     return found, tables
-
-
-def _run_plain(entry: Variant, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
-    """``entry.run`` for a variant that takes C-contiguous arrays alone."""
-    result = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
-    entry.run(state, np.ascontiguousarray(x), result)
-    if result is not out:
-        out[...] = result

@@ -18,6 +18,7 @@ Source: Winograd, "Arithmetic Complexity of Computations", 1980; Lavin & Gray, a
 from __future__ import annotations
 
 from functools import cache
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,29 +33,31 @@ from tconv_bench.simd import (
     as_pointer,
     call_sum_taps,
     combine_outputs,
+    combine_weights,
     combine_window,
     copy,
+    copy_strided,
     deinterleave,
     difference_to_itself,
     interleave,
     prefetch_to_write,
 )
-from tconv_bench.variants import _blocks, _winograd_layout
-from tconv_bench.variants._winograd_layout import (
-    AXES_AT,
+from tconv_bench.variants import _blocks, _costs, _winograd_layout
+from tconv_bench.variants._launch import (
     BIAS_AT,
     PANELS_AT,
-    RECORD,
     RECORD_AT,
     SPOILED_AT,
     TILE_AT,
     WEIGHT_AT,
-    WEIGHT_ROWS,
-    Layout,
+    launch,
+    pack_and_launch,
+    scratch,
 )
-from tconv_bench.variants.phase import _launch
+from tconv_bench.variants._winograd_layout import AXES_AT, RECORD, Layout
 
 TALL = simd.TALL
+PACK_CYCLES = 1.5  # of a transformed weight
 
 
 @kernel
@@ -77,13 +80,27 @@ def _find_runs(s, low, length, runs):
                 iy = ty * s.my + by + s.first_y
                 if iz < 0 or iz >= s.iz or iy < 0 or iy >= s.iy or ix >= s.ix:
                     continue
-                runs[found, 0] = ((n * s.groups * s.c_in * s.iz + iz) * s.iy + iy) * s.ix + ix
+                runs[found, 0] = n * s.x_n + iz * s.x_z + iy * s.x_y + ix * s.x_x
                 runs[found, 1] = -ix
                 runs[found, 2] = s.ix - ix
                 runs[found, 3] = (bz * s.my + by) * s.mx * length + row * s.px + first - low
                 runs[found, 4] = last - first
                 found += 1
     return found
+
+
+@kernel
+def _gather(s, x, at, runs, found, lines, length):
+    """One channel's pixels on the lines of a task."""
+    for i in range(found):
+        source, first, last, to, count = at + runs[i, 0], runs[i, 1], runs[i, 2], runs[i, 3], runs[i, 4]
+        if s.x_x == 1:
+            deinterleave(s.mx, x, source, first, last, lines, to, length, count)
+            continue
+        for b in range(s.mx):
+            low = max(0, (first - b + s.mx - 1) // s.mx)
+            high = min(count, (last - b + s.mx - 1) // s.mx)
+            copy_strided(x, source + (low * s.mx + b) * s.x_x, s.mx * s.x_x, lines, to + b * length + low, high - low)
 
 
 @kernel
@@ -128,7 +145,9 @@ def _vector(array):
 
 
 @kernel
-def _multiply(tile, s, kz, ky, height, weight, w_at, first_c, channels, values, point_step, padded, phases, bias, bias_at, sums):
+def _multiply(
+    tile, s, kz, ky, height, weight, w_at, first_c, channels, values, point_step, padded, phases, bias, bias_at, sums
+):
     """All products of one panel and row phase over a block of input channels: ``sums[line][channel][tile]``."""
     lanes = _vector(values)
     no_bias = s.groups * s.c_out
@@ -209,14 +228,18 @@ def _store(s, kz, ky, low, high, padded, height, values, line, out, out_at, ahea
                 if tx < s.tx and ty < s.ty and tz < s.tz and 0 <= oz < s.oz and 0 <= oy < s.oy:
                     ox = tx * width - s.crop_x
                     skipped = max(0, -ox)
-                    to = out_at + n * s.groups * s.c_out * s.oz * s.oy * s.ox + (oz * s.oy + oy) * s.ox + ox + skipped
+                    to = out_at + n * s.out_n + oz * s.out_z + oy * s.out_y + (ox + skipped) * s.out_x
                     count = min(run * width, s.ox - ox) - skipped
                     if ahead:
                         for m in range(height):
                             for i in range(0, count, step):
-                                prefetch_to_write(out, to + m * s.oz * s.oy * s.ox + i)
-                    else:
+                                prefetch_to_write(out, to + m * s.out_c + i)
+                    elif s.out_x == 1:
                         copy(line, (position - low) * width + skipped, out, to, count)
+                    else:
+                        at = (position - low) * width + skipped
+                        for i in range(count):
+                            out[to + i * s.out_x] = line[at + i]
                 position += run
                 tx = 0
                 row += 1
@@ -271,14 +294,11 @@ def _native_task(task, tables, x, out):
     row_sums = np.empty(z_most * y_most * width + lanes, out.dtype)
     plane_sums = np.empty(z_most * y_most * width + lanes, out.dtype)
     line = np.empty(width + lanes, out.dtype)
-    plane = s.iz * s.iy * s.ix
 
     for first_c in range(0, s.c_in, s.block):
         block = min(s.block, s.c_in - first_c)
         for c in range(block):
-            at = (group * s.c_in + first_c + c) * plane
-            for run in range(found):
-                deinterleave(s.mx, x, at + runs[run, 0], runs[run, 1], runs[run, 2], lines, runs[run, 3], length, runs[run, 4])
+            _gather(s, x, (group * s.c_in + first_c + c) * s.x_c, runs, found, lines, length)
             if difference_to_itself(lines, 0, elements) != 0:
                 spoiled[0] = 1
             _transform(s, lines, length, padded, rows, planes, values, c * padded, point_step)
@@ -292,7 +312,7 @@ def _native_task(task, tables, x, out):
                 for ky in range(s.sy):
                     own = sums[held:]
                     if s.far and last:
-                        _store(s, kz, ky, low, high, padded, height, row_sums, line, out, channel * s.oz * s.oy * s.ox, True)
+                        _store(s, kz, ky, low, high, padded, height, row_sums, line, out, channel * s.out_c, True)
                     done = _multiply(tile, s, kz, ky, height, weight, w_at, first_c, block, values, point_step, padded, phases,
                                      bias, channel, own)  # fmt: skip
                     w_at += done * s.c_in * height
@@ -304,22 +324,102 @@ def _native_task(task, tables, x, out):
                     for m in range(height):
                         in_rows = _sum_up(s, z_lines, y_lines, phases, height, m, padded, own, row_sums, plane_sums)
                         _store(s, kz, ky, low, high, padded, 1, row_sums if in_rows else plane_sums, line, out,
-                               (channel + m) * s.oz * s.oy * s.ox, False)  # fmt: skip
+                               (channel + m) * s.out_c, False)  # fmt: skip
+
+
+@kernel
+def _phase_taps(kernel_size, stride, phase):
+    return (kernel_size - phase + stride - 1) // stride
+
+
+def _native_pack(task, tables, weight, packed):
+    """G g of some input channels: [group][panel][row phase][line along z, y][phase along x, its line][C_in // groups][height].
+
+    A task notes whether all of its weights are finite.
+    """
+    weight, packed = carray(weight, 1), carray(packed, 1)
+    shape = carray(as_pointer(tables[RECORD_AT]), 1, dtype=RECORD)
+    s = shape[0]
+    panels = carray(as_pointer(tables[PANELS_AT]), (s.panels, 2), dtype=np.int64)
+    phases = carray(as_pointer(tables[AXES_AT]), 1, dtype=np.int64)
+    spoiled = carray(as_pointer(tables[SPOILED_AT]), 1, dtype=np.int64)
+    lanes = _vector(packed)
+    rest, block = divmod(task, (s.c_in + s.pack_block - 1) // s.pack_block)
+    group, panel = divmod(rest, s.panels)
+    start, height = panels[panel, 0], panels[panel, 1]
+    width = (height + lanes - 1) // lanes * lanes
+    kernel_size = s.kz * s.ky * s.kx
+    x_lines, y_lines, z_lines = 0, 0, 0
+    for k in range(s.sz):
+        z_lines += phases[2 * k + 1]
+    for k in range(s.sy):
+        y_lines += phases[2 * (s.sz + k) + 1]
+    for k in range(s.sx):
+        x_lines += phases[2 * (s.sz + s.sy + k) + 1]
+    row = x_lines * width
+    taps = np.zeros(kernel_size * width, packed.dtype)
+    rows = np.empty(s.kz * s.ky * row, packed.dtype)
+    planes = np.empty(s.kz * y_lines * row, packed.dtype)
+    whole = np.empty(z_lines * y_lines * row, packed.dtype)
+    base = (group * s.c_out + start) * s.products * s.c_in
+    found = False
+    for c in range(block * s.pack_block, min(s.c_in, (block + 1) * s.pack_block)):
+        source = ((group * s.c_in + c) * s.c_out + start) * kernel_size
+        found |= difference_to_itself(weight, source, height * kernel_size) != 0
+        for tap in range(kernel_size):
+            copy_strided(weight, source + tap, kernel_size, taps, tap * width, height)
+        for i in range(s.kz * s.ky):
+            to = i * row
+            for k in range(s.sx):
+                count = _phase_taps(s.kx, s.sx, k)
+                at = (i * s.kx + k + (count - 1) * s.sx) * width
+                combine_weights(s.mx, count, taps, at, -s.sx * width, rows, to, width, width)
+                to += phases[2 * (s.sz + s.sy + k) + 1] * width
+        for i in range(s.kz):
+            to = i * y_lines * row
+            for k in range(s.sy):
+                count = _phase_taps(s.ky, s.sy, k)
+                at = (i * s.ky + k + (count - 1) * s.sy) * row
+                combine_weights(s.my, count, rows, at, -s.sy * row, planes, to, row, row)
+                to += phases[2 * (s.sz + k) + 1] * row
+        to = 0
+        for k in range(s.sz):
+            count = _phase_taps(s.kz, s.sz, k)
+            slab = y_lines * row
+            combine_weights(s.mz, count, planes, (k + (count - 1) * s.sz) * slab, -s.sz * slab, whole, to, slab, slab)
+            to += phases[2 * k + 1] * slab
+        to = base + c * height
+        first_z = 0
+        for kz in range(s.sz):
+            first_y = 0
+            for ky in range(s.sy):
+                for z in range(first_z, first_z + phases[2 * kz + 1]):
+                    for y in range(first_y, first_y + phases[2 * (s.sz + ky) + 1]):
+                        for x in range(x_lines):
+                            copy(whole, ((z * y_lines + y) * x_lines + x) * width, packed, to, height)
+                            to += s.c_in * height
+                first_y += phases[2 * (s.sz + ky) + 1]
+            first_z += phases[2 * kz + 1]
+    if found:
+        spoiled[0] = 1
 
 
 @cache
-def _native(dtype: str) -> Any:
+def _native(dtype: str) -> tuple[Any, Any]:
+    """``_native_task`` and ``_native_pack`` of a dtype as machine code."""
     i, p = types.int64, types.CPointer(from_dtype(np.dtype(dtype)))
-    return native(types.void(i, types.CPointer(i), p, p), _native_task)
+    signature = types.void(i, types.CPointer(i), p, p)
+    return native(signature, _native_task), native(signature, _native_pack)
 
 
 class _State(NamedTuple):
+    """Transformed weights, and the caller's for an input that is not finite."""
+
     problem: Problem
-    found: Layout
     packed: NDArray[Any]
     bias: NDArray[Any]  # and zeros, for the products that take none
-    tables: NDArray[np.int64]
     weight: NDArray[Any]
+    work: dict[tuple[bool, bool], tuple[Layout, NDArray[np.int64]]]  # by the memory order of x and out
 
 
 @variant(
@@ -332,48 +432,79 @@ class _State(NamedTuple):
 class Winograd(Variant):
     """Fewer products: minimal filtering of every phase."""
 
-    prepares_slowly = True
+    serves_strided = True
 
     def supports(self, problem: Problem) -> Any:
         return _winograd_layout.unsupported(problem) or True
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
-        if not np.isfinite(weight).all():
-            return registry.get("direct").prepare(problem, weight, bias)
         found = _layout(problem)
-        packed = _transformed(problem, found, weight)
-        zeros = np.zeros(simd.TALL, problem.dtype)
-        padded_bias = np.concatenate([_blocks.bias_or_zeros(problem, bias), zeros])
+        packed = np.empty(found.weights, problem.dtype)
+        spoiled = np.zeros(1, np.int64)
         tables = found.addresses.copy()
-        tables[WEIGHT_AT], tables[BIAS_AT] = packed.ctypes.data, padded_bias.ctypes.data
-        return _State(problem, found, packed, padded_bias, tables, weight.copy())
+        tables[SPOILED_AT] = spoiled.ctypes.data
+        launch(found.pack_tasks, False, _native(problem.dtype)[1].address, tables, weight.reshape(-1), packed)
+        if spoiled[0]:
+            return registry.get("direct").prepare(problem, weight, bias)
+        state = _State(problem, packed, _bias(problem, bias), weight.copy(), {})
+        _work(state, False, False)
+        return state
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
         if not isinstance(state, _State):
-            registry.get("direct").run(state, x, out)
+            _blocks.run_plain(registry.get("direct"), state, x, out)
             return
+        flat_x, x_last = _blocks.dense(x)
+        flat_out, out_last = _blocks.dense(out)
+        if flat_x is None or flat_out is None:
+            result = np.empty(out.shape, out.dtype) if flat_out is None else out
+            self.run(state, np.ascontiguousarray(x) if flat_x is None else x, result)
+            if result is not out:
+                out[...] = result
+            return
+        found, constant = state.work.get((x_last, out_last)) or _work(state, x_last, out_last)
         spoiled = np.zeros(1, np.int64)
-        tables = state.tables.copy()
+        tables = constant.copy()
         tables[SPOILED_AT] = spoiled.ctypes.data
-        found, problem = state.found, state.problem
-        _launch(found.tasks, False, _native(problem.dtype).address, tables, x.reshape(-1), out.reshape(-1))
+        launch(found.tasks, False, _native(state.problem.dtype)[0].address, tables, flat_x, flat_out)
         if spoiled[0]:
             # A transform would carry a NaN or an infinity to every output of its tile.
-            registry.get("direct").one_shot(problem, state.weight, state.bias[: problem.c_out], x, out)
+            direct = registry.get("direct")
+            bias = state.bias[: state.problem.c_out]
+            _blocks.run_plain(direct, direct.prepare(state.problem, state.weight, bias), x, out)
+
+    def one_shot(
+        self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None, x: NDArray[Any], out: NDArray[Any]
+    ) -> None:
+        if not (x.flags.c_contiguous and out.flags.c_contiguous):
+            self.run(self.prepare(problem, weight, bias), x, out)
+            return
+        found = _layout(problem)
+        code, pack = _native(problem.dtype)
+        done = pack_and_launch(
+            found.pack_tasks, pack.address, found.tasks, False, code.address, found.addresses, weight.reshape(-1),
+            scratch(problem.dtype, found.weights), _bias(problem, bias), x.reshape(-1), out.reshape(-1),
+        )  # fmt: skip
+        if not done:
+            registry.get("direct").one_shot(problem, weight, bias, x, out)
 
     def estimate(self, problem: Problem) -> float:
         found = _layout(problem)
         return 4e-6 + max(found.cycles / 3.3e9, problem.min_bytes / 28e9 if problem.min_bytes > 2**25 else 0.0)
 
+    def preparation_estimate(self, problem: Problem) -> float:
+        found = _layout(problem)
+        return found.weights * PACK_CYCLES * _costs.busiest(found.pack_tasks) / 3.3e9
+
     def describe(self, problem: Problem) -> str:
         found = _layout(problem)
-        sizes = "x".join(f"F({axis.size},{axis.taps})" for axis in found.axes if axis.taps > 1)
+        sizes = " x ".join(f"F({axis.size}, {axis.taps})" for axis in found.axes if axis.taps > 1)
         s = found.shape
         return f"{sizes}, {found.tasks} tasks, {min(s.task_positions, s.positions)} of {s.positions} tiles each"
 
     def prepared_bytes(self, problem: Problem) -> int:
-        s = _layout(problem).shape
-        return problem.itemsize * (problem.c_out * (1 + s.c_in * (s.products + problem.taps)) + simd.TALL)
+        weights = _layout(problem).weights + prod(problem.weight_shape)
+        return problem.itemsize * (weights + problem.c_out + simd.TALL)
 
     def workspace_bytes(self, problem: Problem) -> int:
         found = _layout(problem)
@@ -389,30 +520,18 @@ def _layout(problem: Problem) -> Layout:
     return _winograd_layout.layout(problem, _blocks.threads())
 
 
-def _transformed(problem: Problem, found: Layout, weight: NDArray[Any]) -> NDArray[Any]:
-    """G g of all phases: [group][panel][row phase][line along z, y][phase along x, its line][C_in // groups][height]."""
-    s, axes = found.shape, found.axes
-    g = problem.geometry
-    split = weight.reshape(s.groups, s.c_in, s.c_out, g.kz, g.ky, g.kx)
-    packed = np.empty((s.groups, s.products * s.c_in * s.c_out), problem.dtype)
-    at = np.cumsum([0] + [s.products * s.c_in * int(height) for height in found.panels[:, 1]])
-    for kz in range(s.sz):
-        of_z = _along(split, 3, kz, axes[0])
-        for ky in range(s.sy):
-            of_y = _along(of_z, 4, ky, axes[1])
-            lines = np.concatenate([_along(of_y, 5, kx, axes[2]) for kx in range(s.sx)], axis=5)
-            for panel, (start, height) in enumerate(found.panels):
-                own = lines[:, :, start : start + height].transpose(0, 3, 4, 5, 1, 2).reshape(s.groups, -1)
-                packed[:, at[panel] : at[panel] + own.shape[1]] = own
-                at[panel] += own.shape[1]
-    return packed.reshape(-1)
+def _bias(problem: Problem, bias: NDArray[Any] | None) -> NDArray[Any]:
+    """The bias or zeros, and zeros for the products that take none."""
+    padded = np.zeros(problem.c_out + simd.TALL, problem.dtype)
+    if bias is not None:
+        padded[: problem.c_out] = bias
+    return padded
 
 
-def _along(weight: NDArray[Any], axis: int, phase: int, of: Any) -> NDArray[Any]:
-    """The taps of one phase along one axis as the weights' side of its products."""
-    taps = np.flip(weight[(slice(None),) * axis + (slice(phase, None, of.stride),)], axis)
-    count = taps.shape[axis]
-    if of.taps == 1:
-        return taps
-    rows = np.ones((of.size, 1)) if count == 1 else np.array(WEIGHT_ROWS[of.size, count])
-    return np.moveaxis(np.tensordot(taps, rows, (axis, 1)), -1, axis)
+def _work(state: _State, x_last: bool, out_last: bool) -> tuple[Layout, NDArray[np.int64]]:
+    """The layout for a memory order, and its tables with the state's weights."""
+    found = _winograd_layout.reordered(_layout(state.problem), x_last, out_last)
+    tables = found.addresses.copy()
+    tables[WEIGHT_AT], tables[BIAS_AT] = state.packed.ctypes.data, state.bias.ctypes.data
+    state.work[x_last, out_last] = found, tables
+    return found, tables
