@@ -30,8 +30,8 @@ PART = 4  # vectors of positions whose sums are stored together
 STORE_CYCLES = (2.0, 0.25)
 PACK_CYCLES = 0.3
 TASK_CYCLES = 3000
-RAW_CYCLES = 2.0  # of a weight that is turned round on its way from the caller's memory to the multiply-adds
-REPACK_CYCLES = 5.0  # of a weight that is written and read again
+RAW_CYCLES = 0.8  # of a weight that is turned round on its way from the caller's memory to the multiply-adds
+REPACK_CYCLES = 3.5  # of a weight that is written and read again
 FEW_WEIGHTS = 2**16
 ALONE_CYCLES = 25_000  # a launch on all threads takes 3 us, and longer when they sleep
 #: cycles of a tile of this height per vector and step of the sum, over those of the tallest (Zen 4, pixels from L2)

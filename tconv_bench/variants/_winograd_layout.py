@@ -196,7 +196,7 @@ def _layout(problem: Problem, g: Geometry, sizes: tuple[int, ...], threads: int)
         panels.append((start, height))
         start += height
     cut = _cut(problem, axes, positions, products, panels, threads)
-    pack_block = max(1, min(c_in, 32768 // (problem.itemsize * panels[0][1] * products)))
+    pack_block = max(1, min(c_in, 2**17 // (problem.itemsize * 16 * products)))
     far = int(problem.itemsize * g.n * g.c_out * problem.out_pixels > FAR_BYTES)
     shape = Shape(
         g.n, c_in, c_out, g.groups, g.iz, g.iy, g.ix, g.oz, g.oy, g.ox, *_each(axes, "stride"), *_each(axes, "size"),

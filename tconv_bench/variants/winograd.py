@@ -41,6 +41,7 @@ from tconv_bench.simd import (
     difference_to_itself,
     interleave,
     prefetch_to_write,
+    transpose,
 )
 from tconv_bench.variants import _blocks, _costs, _winograd_layout
 from tconv_bench.variants._launch import (
@@ -57,7 +58,7 @@ from tconv_bench.variants._launch import (
 from tconv_bench.variants._winograd_layout import AXES_AT, RECORD, Layout
 
 TALL = simd.TALL
-PACK_CYCLES = 1.5  # of a transformed weight
+PACK_CYCLES = 3.8  # of a transformed weight, most of them for its way to memory
 
 
 @kernel
@@ -357,17 +358,18 @@ def _native_pack(task, tables, weight, packed):
     for k in range(s.sx):
         x_lines += phases[2 * (s.sz + s.sy + k) + 1]
     row = x_lines * width
+    slab, channel = y_lines * row, z_lines * y_lines * row
+    places = np.arange(kernel_size) * width
     taps = np.zeros(kernel_size * width, packed.dtype)
     rows = np.empty(s.kz * s.ky * row, packed.dtype)
-    planes = np.empty(s.kz * y_lines * row, packed.dtype)
-    whole = np.empty(z_lines * y_lines * row, packed.dtype)
-    base = (group * s.c_out + start) * s.products * s.c_in
+    planes = np.empty(s.kz * slab, packed.dtype)
+    first_c, last_c = block * s.pack_block, min(s.c_in, (block + 1) * s.pack_block)
+    whole = np.empty((last_c - first_c) * channel, packed.dtype)
     found = False
-    for c in range(block * s.pack_block, min(s.c_in, (block + 1) * s.pack_block)):
+    for c in range(first_c, last_c):
         source = ((group * s.c_in + c) * s.c_out + start) * kernel_size
         found |= difference_to_itself(weight, source, height * kernel_size) != 0
-        for tap in range(kernel_size):
-            copy_strided(weight, source + tap, kernel_size, taps, tap * width, height)
+        transpose(kernel_size, weight, source, taps, places, 0, height, width)
         for i in range(s.kz * s.ky):
             to = i * row
             for k in range(s.sx):
@@ -376,30 +378,33 @@ def _native_pack(task, tables, weight, packed):
                 combine_weights(s.mx, count, taps, at, -s.sx * width, rows, to, width, width)
                 to += phases[2 * (s.sz + s.sy + k) + 1] * width
         for i in range(s.kz):
-            to = i * y_lines * row
+            to = i * slab
             for k in range(s.sy):
                 count = _phase_taps(s.ky, s.sy, k)
                 at = (i * s.ky + k + (count - 1) * s.sy) * row
                 combine_weights(s.my, count, rows, at, -s.sy * row, planes, to, row, row)
                 to += phases[2 * (s.sz + k) + 1] * row
-        to = 0
+        to = (c - first_c) * channel
         for k in range(s.sz):
             count = _phase_taps(s.kz, s.sz, k)
-            slab = y_lines * row
-            combine_weights(s.mz, count, planes, (k + (count - 1) * s.sz) * slab, -s.sz * slab, whole, to, slab, slab)
+            at = (k + (count - 1) * s.sz) * slab
+            combine_weights(s.mz, count, planes, at, -s.sz * slab, whole, to, slab, slab)
             to += phases[2 * k + 1] * slab
-        to = base + c * height
-        first_z = 0
-        for kz in range(s.sz):
-            first_y = 0
-            for ky in range(s.sy):
-                for z in range(first_z, first_z + phases[2 * kz + 1]):
-                    for y in range(first_y, first_y + phases[2 * (s.sz + ky) + 1]):
-                        for x in range(x_lines):
-                            copy(whole, ((z * y_lines + y) * x_lines + x) * width, packed, to, height)
-                            to += s.c_in * height
-                first_y += phases[2 * (s.sz + ky) + 1]
-            first_z += phases[2 * kz + 1]
+    # line after line, so that all channels' part of a line is written at once
+    to = (group * s.c_out + start) * s.products * s.c_in + first_c * height
+    first_z = 0
+    for kz in range(s.sz):
+        first_y = 0
+        for ky in range(s.sy):
+            for z in range(first_z, first_z + phases[2 * kz + 1]):
+                for y in range(first_y, first_y + phases[2 * (s.sz + ky) + 1]):
+                    for x in range(x_lines):
+                        at = ((z * y_lines + y) * x_lines + x) * width
+                        for c in range(last_c - first_c):
+                            copy(whole, at + c * channel, packed, to + c * height, height)
+                        to += s.c_in * height
+            first_y += phases[2 * (s.sz + ky) + 1]
+        first_z += phases[2 * kz + 1]
     if found:
         spoiled[0] = 1
 
