@@ -161,8 +161,8 @@ def test_a_slower_tree_is_found_against_its_commit(tree: Path, tmp_path: Path):
     source = tree / "tconv_bench" / "variants" / "direct.py"
     before = source.read_text()
     try:
-        slowed = "        __import__('time').sleep(0.01)\n        _gather(tasks"
-        source.write_text(before.replace("        _gather(tasks", slowed))
+        slowed = "        __import__('time').sleep(0.01)\n        _native.run(state"
+        source.write_text(before.replace("        _native.run(state", slowed))
         assert "sleep" in source.read_text()
         done = run(tree, TINY, "--variants", "direct", "--against", "HEAD", "--save", str(tmp_path / "rows.jsonl"))
     finally:
