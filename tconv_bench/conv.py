@@ -32,6 +32,7 @@ from tconv_bench.problem import (
     per_axis,
 )
 from tconv_bench.registry import Variant
+from tconv_bench.variants import _native
 
 AUTO = "auto"
 KNOWN = 1024  # checked arguments that are kept, and as many choices
@@ -408,7 +409,7 @@ def _conv(
     out = np.empty((x.shape[0], c_out, *size), x.dtype)
     if out.size:
         zero_bias = np.zeros(c_out, x.dtype) if bias is None else bias
-        forward.convolve(g, x, np.ascontiguousarray(packed), zero_bias, out)
+        _native.run(forward.work(g, np.ascontiguousarray(packed), zero_bias), x, out)
     return (out if batched else out[0]).astype(dtype, copy=False)
 
 

@@ -15,24 +15,29 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
-from numba import prange
+from numba import carray
 from numpy.typing import ArrayLike, NDArray
 
-from tconv_bench.jit import kernel
 from tconv_bench.problem import ARRAY_DTYPES, Geometry, Problem, kernel_dtype, padding_pairs, per_axis
-from tconv_bench.variants import _blocks
+from tconv_bench.simd import as_pointer
+from tconv_bench.variants import _native
+from tconv_bench.variants._native import SIZES_AT
 
 
-@kernel
-def _fill_row(r, sizes, weight, indptr, indices, fills_indices, data):
-    g = _blocks.geometry(sizes)
+def _fill_row(r, tables, weight, data):
+    """Values of one row of the matrix; its columns too where the tables say so, as 32 or 64-bit integers."""
+    tables, weight, data = carray(tables, SIZES_AT + 4), carray(weight, 1), carray(data, 1)
+    g, s = _native.geometry(tables), tables[SIZES_AT:]
+    fills_indices, wide = s[2] != 0, s[3] != 0
+    indptr, wide_indptr = carray(as_pointer(s[0]), 1, dtype=np.int32), carray(as_pointer(s[0]), 1, dtype=np.int64)
+    indices, wide_indices = carray(as_pointer(s[1]), 1, dtype=np.int32), carray(as_pointer(s[1]), 1, dtype=np.int64)
     c_in, c_out = g.c_in // g.groups, g.c_out // g.groups
     taps = g.kz * g.ky * g.kx
     rest, ox = divmod(r, g.ox)
     rest, oy = divmod(rest, g.oy)
     co, oz = divmod(rest, g.oz)
     group, o = divmod(co, c_out)
-    at = indptr[r]
+    at = wide_indptr[r] if wide else np.int64(indptr[r])
     for c in range(group * c_in, (group + 1) * c_in):
         # taps downwards: input pixels, and with them the column indices, upwards
         for kz in range(g.kz - 1, -1, -1):
@@ -47,16 +52,13 @@ def _fill_row(r, sizes, weight, indptr, indices, fills_indices, data):
                     ix, between = divmod(ox + g.px - kx * g.dx, g.sx)
                     if between != 0 or ix < 0 or ix >= g.ix:
                         continue
-                    if fills_indices:
-                        indices[at] = ((c * g.iz + iz) * g.iy + iy) * g.ix + ix
+                    column = ((c * g.iz + iz) * g.iy + iy) * g.ix + ix
+                    if fills_indices and wide:
+                        wide_indices[at] = column
+                    elif fills_indices:
+                        indices[at] = column
                     data[at] = weight[(c * c_out + o) * taps + (kz * g.ky + ky) * g.kx + kx]
                     at += 1
-
-
-@kernel(parallel=True)
-def _fill(rows, sizes, weight, indptr, indices, fills_indices, data):
-    for r in prange(rows):
-        _fill_row(np.int64(r), sizes, weight, indptr, indices, fills_indices, data)
 
 
 def entries(problem: Problem) -> int:
@@ -133,8 +135,8 @@ def transposed_matrix(problem: Problem, weight: NDArray[Any]) -> scipy.sparse.cs
     indptr = _row_pointers(problem) if pattern is None else pattern[0]
     indices = np.empty(indptr[-1], indptr.dtype) if pattern is None else pattern[1]
     data = _values_beside(indices, weight.dtype)
-    sizes = _blocks.as_sizes(problem.geometry)
-    _fill(len(indptr) - 1, sizes, weight.reshape(-1), indptr, indices, pattern is None, data)
+    sizes = (indptr.ctypes.data, indices.ctypes.data, pattern is None, indices.itemsize == 8)
+    _native.run(_native.work(_fill_row, len(indptr) - 1, problem.geometry, sizes, weight.dtype.name), weight, data)
     if pattern is None:
         _remember(key, (indptr, indices))
     shape = (problem.c_out * problem.out_pixels, problem.c_in * problem.in_pixels)

@@ -14,13 +14,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
+from numba import carray
 from numpy.typing import NDArray
 
-from tconv_bench.jit import kernel
 from tconv_bench.problem import Geometry
 from tconv_bench.simd import rank_k
-from tconv_bench.variants import _blocks
+from tconv_bench.variants import _blocks, _native
+from tconv_bench.variants._launch import BIAS_AT, WEIGHT_AT
+from tconv_bench.variants._native import SIZES_AT
 
 
 class Tiling(NamedTuple):
@@ -45,7 +46,7 @@ def tiling(g: Geometry, itemsize: int) -> Tiling:
 
 
 def workspace_bytes(g: Geometry, itemsize: int) -> int:
-    """Bytes that ``convolve`` allocates at its peak: per thread one block, and a row of input where it is copied."""
+    """Bytes that the ``work`` allocates at its peak: per thread one block, and a row of input where it is copied."""
     t = tiling(g, itemsize)
     row = g.c_in // g.groups * (t.pixels + (g.kx - 1) * g.dx if g.sx == 1 else t.pixels) if t.packs_row else 0
     return min(_blocks.threads(), _tasks(g, t)) * itemsize * (t.channels * t.pixels + row)
@@ -55,10 +56,11 @@ def _tasks(g: Geometry, t: Tiling) -> int:
     return g.n * g.groups * -(-(g.c_out // g.groups) // t.channels) * g.oz * g.oy * -(-g.ox // t.pixels)
 
 
-@kernel
-def _row_task(task, sizes, tiles, x, weight, bias, out):
-    g = _blocks.geometry(sizes)
-    tiles = Tiling(tiles[0] != 0, tiles[1], tiles[2], tiles[3] != 0)
+def _row_task(task, tables, x, out):
+    tables, x, out = carray(tables, SIZES_AT + 4), carray(x, 1), carray(out, 1)
+    weight, bias = _native.array_at(tables, WEIGHT_AT, x), _native.array_at(tables, BIAS_AT, x)
+    g, s = _native.geometry(tables), tables[SIZES_AT:]
+    tiles = Tiling(s[0] != 0, s[1], s[2], s[3] != 0)
     c_in, c_out = g.c_in // g.groups, g.c_out // g.groups
     channel_blocks = (c_out + tiles.channels - 1) // tiles.channels
     pieces = (g.ox + tiles.pixels - 1) // tiles.pixels
@@ -94,7 +96,8 @@ def _row_task(task, sizes, tiles, x, weight, bias, out):
             row_at = x_at + (iz * g.iy + iy) * g.ix
             taps_at = ((group * g.kz + kz) * g.ky + ky) * g.kx * c_in * c_out + co
             if whole_row:
-                rank_k(channels, width, g.kx, weight, taps_at, 1, c_out, x, row_at + first - g.px, g.dx, block, 0, width, True)
+                rank_k(channels, width, g.kx, weight, taps_at, 1, c_out, x, row_at + first - g.px, g.dx,
+                       block, np.int64(0), width, True)  # fmt: skip  # a literal would compile the tile once more
                 continue
             if tiles.packs_row and g.sx == 1:
                 _blocks.pack_row(x, row_at + low, plane, c_in, row_size, row)
@@ -124,14 +127,10 @@ def _row_task(task, sizes, tiles, x, weight, bias, out):
     _blocks.store_row(block, 0, tiles.over_pixels, channels, width, width, 1, out, out_at, g.oz * g.oy * g.ox, first, last)
 
 
-@kernel(parallel=True)
-def _convolve(tasks, sizes, tiles, x, weight, bias, out):
-    for task in prange(tasks):
-        _row_task(np.int64(task), sizes, tiles, x, weight, bias, out)
+def work(g: Geometry, packed_weight: NDArray[Any], bias: NDArray[Any]) -> _native.Work:
+    """What ``_native.run`` takes to write every element of an output (n, c_out, *o) from an input (n, c_in, *i).
 
-
-def convolve(g: Geometry, x: NDArray[Any], packed_weight: NDArray[Any], bias: NDArray[Any], out: NDArray[Any]) -> None:
-    """Write every element of ``out`` (n, c_out, *o); weight as ``(groups, taps, c_in // groups, c_out // groups)``."""
-    t = tiling(g, x.itemsize)
-    parts = (x.reshape(-1), packed_weight.reshape(-1), bias, out.reshape(-1))
-    _convolve(_tasks(g, t), _blocks.as_sizes(g), _blocks.as_sizes(t), *parts)
+    The weight is ``(groups, taps, c_in // groups, c_out // groups)``.
+    """
+    t = tiling(g, packed_weight.itemsize)
+    return _native.work(_row_task, _tasks(g, t), g, t, packed_weight.dtype.name, packed_weight, bias)

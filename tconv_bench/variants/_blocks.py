@@ -16,25 +16,11 @@ from numpy.typing import NDArray
 from tconv_bench import simd
 from tconv_bench.jit import kernel
 from tconv_bench.jit import threads as threads
-from tconv_bench.problem import Geometry, Problem
+from tconv_bench.problem import Problem
 from tconv_bench.registry import Variant
 
 BLOCK_BYTES = 24 * 1024  # half of a 48 KiB L1, and all but the weights' share of a 32 KiB one
 MIN_TASKS = 64  # rows are cut finer than the cache asks for while there are fewer tasks than this
-
-
-def as_sizes(record: Geometry | tuple[int, ...]) -> NDArray[np.int64]:
-    """A Geometry or tiling as the array that parallel kernels take: an empty launch takes 1.7 us so, 3.0 with the tuple."""
-    return np.array(record, np.int64)
-
-
-@kernel
-def geometry(s):
-    """The Geometry of an ``as_sizes`` array."""
-    return Geometry(
-        s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12], s[13], s[14], s[15], s[16], s[17],
-        s[18], s[19], s[20], s[21],
-    )  # fmt: skip
 
 
 def pack_weight(problem: Problem, weight: NDArray[Any]) -> NDArray[Any]:

@@ -20,7 +20,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
+from numba import carray
 from numpy.typing import NDArray
 
 from tconv_bench import simd, units
@@ -28,7 +28,9 @@ from tconv_bench.jit import kernel
 from tconv_bench.problem import Problem
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import rank_k
-from tconv_bench.variants import _blocks, _costs
+from tconv_bench.variants import _blocks, _costs, _native
+from tconv_bench.variants._launch import BIAS_AT, WEIGHT_AT
+from tconv_bench.variants._native import SIZES_AT, Work
 
 CHUNK_BYTES = 64 * 2**20  # columns held at once; those of one image where they alone are more
 MR = simd.MR
@@ -56,10 +58,11 @@ def _tiling(problem: Problem) -> _Tiling:
     return _Tiling(images, columns, -(-panels // parts))
 
 
-@kernel
-def _gemm_task(task, sizes, tiling, images, x, weight, cols):
-    g = _blocks.geometry(sizes)
-    tiling = _Tiling(tiling[0], tiling[1], tiling[2])
+def _gemm_task(task, tables, x, cols):
+    tables, x, cols = carray(tables, SIZES_AT + 4), carray(x, 1), carray(cols, 1)
+    weight = _native.array_at(tables, WEIGHT_AT, x)
+    g, s = _native.geometry(tables), tables[SIZES_AT:]
+    images, tiling = s[0], _Tiling(s[1], s[2], s[3])
     c_in = g.c_in // g.groups
     rows = g.c_out // g.groups * g.kz * g.ky * g.kx
     pixels = g.iz * g.iy * g.ix
@@ -87,22 +90,17 @@ def _gemm_task(task, sizes, tiling, images, x, weight, cols):
                cols, (group * rows + row) * all_columns + first, all_columns, False)  # fmt: skip
 
 
-@kernel(parallel=True)
-def _gemm(tasks, sizes, tiling, images, x, weight, cols):
-    for task in prange(tasks):
-        _gemm_task(np.int64(task), sizes, tiling, images, x, weight, cols)
-
-
 @kernel
 def _add_slice(to, to_at, source, source_at, count):
     for j in range(count):
         to[to_at + j] += source[source_at + j]
 
 
-@kernel
-def _overlap_row(task, sizes, images, cols, bias, out):
+def _overlap_row(task, tables, cols, out):
     """One output row of one channel: its columns are added phase by phase, then interleaved."""
-    g = _blocks.geometry(sizes)
+    tables, cols, out = carray(tables, SIZES_AT + 1), carray(cols, 1), carray(out, 1)
+    bias = _native.array_at(tables, BIAS_AT, cols)
+    g, images = _native.geometry(tables), tables[SIZES_AT]
     rest, oy = divmod(task, g.oy)
     rest, oz = divmod(rest, g.oz)
     n, co = divmod(rest, g.c_out)
@@ -128,12 +126,6 @@ def _overlap_row(task, sizes, images, cols, bias, out):
     _blocks.store_row(row, 0, True, 1, g.sx * width, width, g.sx, out, task * g.ox, 0, 0, g.ox)
 
 
-@kernel(parallel=True)
-def _overlap_add(tasks, sizes, images, cols, bias, out):
-    for task in prange(tasks):
-        _overlap_row(np.int64(task), sizes, images, cols, bias, out)
-
-
 def _pack_panels(problem: Problem, weight: NDArray[Any]) -> NDArray[Any]:
     """(C_in, C_out//g, *kernel) -> per group and panel of MR rows (o, k): ``[C_in//g][MR]``, the last panel narrower."""
     g = problem.groups
@@ -143,6 +135,15 @@ def _pack_panels(problem: Problem, weight: NDArray[Any]) -> NDArray[Any]:
     panels = matrix[:, :, :whole].reshape(g, problem.c_in // g, whole // MR, MR).transpose(0, 2, 1, 3)
     parts = [panels.reshape(g, -1), matrix[:, :, whole:].reshape(g, -1)]
     return np.concatenate(parts, axis=1).reshape(-1)
+
+
+def _works(problem: Problem, t: _Tiling, images: int, weight: NDArray[Any], bias: NDArray[Any]) -> tuple[Work, Work]:
+    """The matrix product of so many images, and the adding up of its columns."""
+    g = problem.geometry
+    panels = -(-(g.c_out // g.groups * problem.taps) // MR)
+    tasks = g.groups * -(-images * problem.in_pixels // t.columns) * -(-panels // t.panels)
+    gemm = _native.work(_gemm_task, tasks, g, (images, *t), problem.dtype, weight)
+    return gemm, _native.work(_overlap_row, images * g.c_out * g.oz * g.oy, g, (images,), problem.dtype, bias=bias)
 
 
 @variant(
@@ -156,21 +157,19 @@ class Col2im(Variant):
     """One matrix product into columns, then overlap-add."""
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
-        return problem, _tiling(problem), _pack_panels(problem, weight), _blocks.bias_or_zeros(problem, bias)
+        t = _tiling(problem)
+        arrays = _pack_panels(problem, weight), _blocks.bias_or_zeros(problem, bias)
+        return problem, t, *_works(problem, t, t.images, *arrays)
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
-        problem, tiling, weight, bias = state
-        g = problem.geometry
-        sizes, tiles = _blocks.as_sizes(g), _blocks.as_sizes(tiling)
-        rows = g.c_out // g.groups * problem.taps
-        row_parts = -(-(-(-rows // MR)) // tiling.panels)
-        cols = np.empty(g.groups * rows * tiling.images * problem.in_pixels, x.dtype)
-        for first in range(0, g.n, tiling.images):
-            part = x[first : first + tiling.images]
-            images = len(part)
-            blocks = -(-images * problem.in_pixels // tiling.columns)
-            _gemm(g.groups * blocks * row_parts, sizes, tiles, images, part.reshape(-1), weight, cols)
-            _overlap_add(images * g.c_out * g.oz * g.oy, sizes, images, cols, bias, out[first : first + images].reshape(-1))
+        problem, t, gemm, add = state
+        cols = np.empty(problem.c_out * problem.taps * t.images * problem.in_pixels, x.dtype)
+        for first in range(0, problem.batch, t.images):
+            part = x[first : first + t.images]
+            if len(part) < t.images:
+                gemm, add = _works(problem, t, len(part), gemm.weight, add.bias)
+            _native.run(gemm, part, cols)
+            _native.run(add, cols, out[first : first + t.images])
 
     def estimate(self, problem: Problem) -> float:
         g, t, size = problem.geometry, _tiling(problem), problem.itemsize

@@ -18,14 +18,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
+from numba import carray
 from numpy.typing import NDArray
 
-from tconv_bench.jit import kernel
 from tconv_bench.problem import Geometry, Problem
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import rank_k
-from tconv_bench.variants import _blocks, _costs
+from tconv_bench.variants import _blocks, _costs, _native
+from tconv_bench.variants._launch import BIAS_AT, WEIGHT_AT
+from tconv_bench.variants._native import SIZES_AT
 
 # Fitted to the planned hot rows of reports/zen4-2core-comparison and the rows of reports/zen4-2core (105 problems, 2 threads),
 # together with scatter_add's and col2im's so that the ranking counts: off by a factor of 1.42 (geometric spread).
@@ -56,10 +57,11 @@ def _tasks(g: Geometry, t: _Tiling) -> int:
     return g.n * g.groups * -(-(g.c_out // g.groups) // t.channels) * g.oz * g.oy * pieces
 
 
-@kernel
-def _row_task(task, sizes, tiling, x, weight, bias, out):
-    g = _blocks.geometry(sizes)
-    tiling = _Tiling(tiling[0] != 0, tiling[1], tiling[2], tiling[3] != 0)
+def _row_task(task, tables, x, out):
+    tables, x, out = carray(tables, SIZES_AT + 4), carray(x, 1), carray(out, 1)
+    weight, bias = _native.array_at(tables, WEIGHT_AT, x), _native.array_at(tables, BIAS_AT, x)
+    g, s = _native.geometry(tables), tables[SIZES_AT:]
+    tiling = _Tiling(s[0] != 0, s[1], s[2], s[3] != 0)
     c_in, c_out = g.c_in // g.groups, g.c_out // g.groups
     channel_blocks = (c_out + tiling.channels - 1) // tiling.channels
     width = tiling.phase_pixels
@@ -116,12 +118,6 @@ def _row_task(task, sizes, tiling, x, weight, bias, out):
     _blocks.store_row(block, 0, tiling.over_pixels, channels, pixels, width, g.sx, out, out_at, g.oz * g.oy * g.ox, first, last)
 
 
-@kernel(parallel=True)
-def _gather(tasks, sizes, tiling, x, weight, bias, out):
-    for task in prange(tasks):
-        _row_task(np.int64(task), sizes, tiling, x, weight, bias, out)
-
-
 @variant(
     "direct",
     title="gather (direct)",
@@ -134,12 +130,11 @@ class Direct(Variant):
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
         g, t = problem.geometry, _tiling(problem)
-        packed = _blocks.pack_weight(problem, weight).ravel()
-        return _tasks(g, t), _blocks.as_sizes(g), _blocks.as_sizes(t), packed, _blocks.bias_or_zeros(problem, bias)
+        arrays = _blocks.pack_weight(problem, weight), _blocks.bias_or_zeros(problem, bias)
+        return _native.work(_row_task, _tasks(g, t), g, t, problem.dtype, *arrays)
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
-        tasks, sizes, tiling, weight, bias = state
-        _gather(tasks, sizes, tiling, x.reshape(-1), weight, bias, out.reshape(-1))
+        _native.run(state, x, out)
 
     def estimate(self, problem: Problem) -> float:
         g, t = problem.geometry, _tiling(problem)

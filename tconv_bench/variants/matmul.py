@@ -19,71 +19,67 @@ from math import prod
 from typing import Any, Literal
 
 import numpy as np
-from numba import prange
+from numba import carray
 from numpy.typing import NDArray
 
 from tconv_bench.convolution_matrix import entries, forget_patterns, index_dtype, transposed_matrix
-from tconv_bench.jit import kernel
 from tconv_bench.problem import Problem
 from tconv_bench.registry import Variant, variant
-from tconv_bench.variants import _blocks
+from tconv_bench.simd import as_pointer
+from tconv_bench.variants import _blocks, _native
+from tconv_bench.variants._launch import BIAS_AT
+from tconv_bench.variants._native import SIZES_AT
 
 LIMIT_BYTES = 2 * 2**30
 # Seconds per thread for the estimate: of a launch, a byte of the matrix, a byte of output. Fitted to the 71 rows of
 # reports/zen4-2core (two threads): times are off by a factor of 1.36 (geometric spread).
 LAUNCH, MATRIX_BYTE, OUT_BYTE = 4.0e-6, 1.7e-10, 2.9e-9
 IMAGES = 8  # images of one pass over the entries: their sums stay in registers
+ROWS = 64  # of a task
 
 
-@kernel
-def _row_of_one(r, x, indptr, indices, data, start):
-    # Four chains hide the multiply-add's latency; vector gathers of x ran at half the speed of scalar loads.
-    s1 = s2 = s3 = x.dtype.type(0)
-    s0 = start
-    at, end = indptr[r], indptr[r + 1]
-    while at + 4 <= end:
-        s0 += data[at] * x[indices[at]]
-        s1 += data[at + 1] * x[indices[at + 1]]
-        s2 += data[at + 2] * x[indices[at + 2]]
-        s3 += data[at + 3] * x[indices[at + 3]]
-        at += 4
-    while at < end:
-        s0 += data[at] * x[indices[at]]
-        at += 1
-    return (s0 + s1) + (s2 + s3)
+def _rows_of_one(task, tables, x, out):
+    tables, x, out = carray(tables, SIZES_AT + 5), carray(x, 1), carray(out, 1)
+    s, bias = tables[SIZES_AT:], _native.array_at(tables, BIAS_AT, x)
+    indptr, indices = carray(as_pointer(s[2]), 1, dtype=np.int32), carray(as_pointer(s[3]), 1, dtype=np.int32)
+    data = carray(as_pointer(s[4]), 1, dtype=x.dtype)
+    for r in range(task * ROWS, min(s[0], (task + 1) * ROWS)):
+        # Four chains hide the multiply-add's latency; vector gathers of x ran at half the speed of scalar loads.
+        s0, s1, s2, s3 = bias[r // s[1]], x.dtype.type(0), x.dtype.type(0), x.dtype.type(0)
+        at, end = np.int64(indptr[r]), np.int64(indptr[r + 1])
+        while at + 4 <= end:
+            s0 += data[at] * x[indices[at]]
+            s1 += data[at + 1] * x[indices[at + 1]]
+            s2 += data[at + 2] * x[indices[at + 2]]
+            s3 += data[at + 3] * x[indices[at + 3]]
+            at += 4
+        while at < end:
+            s0 += data[at] * x[indices[at]]
+            at += 1
+        out[r] = (s0 + s1) + (s2 + s3)
 
 
-@kernel(parallel=True)
-def _product(rows, channel_rows, x, indptr, indices, data, bias, out):
-    for row in prange(rows):
-        r = np.int64(row)
-        out[r] = _row_of_one(r, x, indptr, indices, data, bias[r // channel_rows])
-
-
-@kernel
-def _row_of_eight(r, x, indptr, indices, data, start, out):
-    """out[r] = start + row r times the eight images that stand side by side in x (columns, 8)."""
-    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = start
-    for at in range(indptr[r], indptr[r + 1]):
-        value, column = data[at], indices[at] * IMAGES
-        s0 += value * x[column]
-        s1 += value * x[column + 1]
-        s2 += value * x[column + 2]
-        s3 += value * x[column + 3]
-        s4 += value * x[column + 4]
-        s5 += value * x[column + 5]
-        s6 += value * x[column + 6]
-        s7 += value * x[column + 7]
-    to = r * IMAGES
-    out[to], out[to + 1], out[to + 2], out[to + 3] = s0, s1, s2, s3
-    out[to + 4], out[to + 5], out[to + 6], out[to + 7] = s4, s5, s6, s7
-
-
-@kernel(parallel=True)
-def _product_of_eight(rows, channel_rows, x, indptr, indices, data, bias, out):
-    for row in prange(rows):
-        r = np.int64(row)
-        _row_of_eight(r, x, indptr, indices, data, bias[r // channel_rows], out)
+def _rows_of_eight(task, tables, x, out):
+    """Rows times the eight images that stand side by side in x (columns, 8)."""
+    tables, x, out = carray(tables, SIZES_AT + 5), carray(x, 1), carray(out, 1)
+    s, bias = tables[SIZES_AT:], _native.array_at(tables, BIAS_AT, x)
+    indptr, indices = carray(as_pointer(s[2]), 1, dtype=np.int32), carray(as_pointer(s[3]), 1, dtype=np.int32)
+    data = carray(as_pointer(s[4]), 1, dtype=x.dtype)
+    for r in range(task * ROWS, min(s[0], (task + 1) * ROWS)):
+        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = bias[r // s[1]]
+        for at in range(np.int64(indptr[r]), np.int64(indptr[r + 1])):
+            value, column = data[at], np.int64(indices[at]) * IMAGES
+            s0 += value * x[column]
+            s1 += value * x[column + 1]
+            s2 += value * x[column + 2]
+            s3 += value * x[column + 3]
+            s4 += value * x[column + 4]
+            s5 += value * x[column + 5]
+            s6 += value * x[column + 6]
+            s7 += value * x[column + 7]
+        to = r * IMAGES
+        out[to], out[to + 1], out[to + 2], out[to + 3] = s0, s1, s2, s3
+        out[to + 4], out[to + 5], out[to + 6], out[to + 7] = s4, s5, s6, s7
 
 
 def _matrix_bytes(problem: Problem) -> int:
@@ -116,26 +112,30 @@ class Matmul(Variant):
         )
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
-        return problem, transposed_matrix(problem, weight), _blocks.bias_or_zeros(problem, bias)
+        matrix, bias = transposed_matrix(problem, weight), _blocks.bias_or_zeros(problem, bias)
+        rows = matrix.shape[0]
+        # within LIMIT_BYTES there are fewer than 2^31 entries: their indices have 32 bits
+        addresses = (array.ctypes.data for array in (matrix.indptr, matrix.indices, matrix.data))
+        task = _rows_of_eight if _side_by_side(problem) else _rows_of_one
+        sizes = rows, problem.out_pixels, *addresses
+        return problem, matrix, _native.work(task, -(-rows // ROWS), problem.geometry, sizes, problem.dtype, bias=bias)
 
     def forget(self) -> None:
         forget_patterns()
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
-        problem, matrix, bias = state
+        problem, matrix, work = state
         rows, columns = matrix.shape
-        parts = (rows, problem.out_pixels)
-        arrays = (matrix.indptr, matrix.indices, matrix.data, bias)
         if not _side_by_side(problem):
             for n in range(problem.batch):
-                _product(*parts, x[n].reshape(-1), *arrays, out[n].reshape(-1))
+                _native.run(work, x[n], out[n])
             return
         images = np.zeros((columns, IMAGES), x.dtype)
         results = np.empty((rows, IMAGES), x.dtype)
         for first in range(0, problem.batch, IMAGES):
             part = x[first : first + IMAGES].reshape(-1, columns)
             images[:, : len(part)] = part.T
-            _product_of_eight(*parts, images.reshape(-1), *arrays, results.reshape(-1))
+            _native.run(work, images, results)
             out[first : first + IMAGES].reshape(len(part), rows)[...] = results[:, : len(part)].T
 
     def preparation_estimate(self, problem: Problem) -> float:

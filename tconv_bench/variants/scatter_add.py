@@ -18,14 +18,16 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
+from numba import carray
 from numpy.typing import NDArray
 
 from tconv_bench.jit import kernel
 from tconv_bench.problem import Geometry, Problem
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import rank_k
-from tconv_bench.variants import _blocks, _costs
+from tconv_bench.variants import _blocks, _costs, _native
+from tconv_bench.variants._launch import BIAS_AT, WEIGHT_AT
+from tconv_bench.variants._native import SIZES_AT
 
 BAND_BYTES = 256 * 1024  # a band's sums in the second-level cache, beside the weights they take
 # Fitted to the planned hot rows of reports/zen4-2core-comparison and the rows of reports/zen4-2core (105 problems, 2 threads),
@@ -84,10 +86,11 @@ def _stamp_row(g, tiling, band, row_at, x, x_at, x_plane, weight, w_at, channels
                    band, row_at + j * channels, channels, True)  # fmt: skip
 
 
-@kernel
-def _band_task(task, sizes, tiling, x, weight, bias, out):
-    g = _blocks.geometry(sizes)
-    tiling = _Tiling(tiling[0] != 0, tiling[1], tiling[2], tiling[3], tiling[4] != 0)
+def _band_task(task, tables, x, out):
+    tables, x, out = carray(tables, SIZES_AT + 5), carray(x, 1), carray(out, 1)
+    weight, bias = _native.array_at(tables, WEIGHT_AT, x), _native.array_at(tables, BIAS_AT, x)
+    g, s = _native.geometry(tables), tables[SIZES_AT:]
+    tiling = _Tiling(s[0] != 0, s[1], s[2], s[3], s[4] != 0)
     c_in, c_out = g.c_in // g.groups, g.c_out // g.groups
     width = tiling.phase_pixels
     pieces = ((g.ox + g.sx - 1) // g.sx + width - 1) // width
@@ -139,12 +142,6 @@ def _band_task(task, sizes, tiling, x, weight, bias, out):
                           out, out_at + row * g.ox, out_plane, first, last)  # fmt: skip
 
 
-@kernel(parallel=True)
-def _scatter(tasks, sizes, tiling, x, weight, bias, out):
-    for task in prange(tasks):
-        _band_task(np.int64(task), sizes, tiling, x, weight, bias, out)
-
-
 @variant(
     "scatter_add",
     title="scatter-add (stamps)",
@@ -156,14 +153,12 @@ class ScatterAdd(Variant):
     """Each input pixel stamps its kernel."""
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
-        t = _tiling(problem)
-        packed = _blocks.pack_weight(problem, weight).ravel()
-        g = problem.geometry
-        return _tasks(g, t), _blocks.as_sizes(g), _blocks.as_sizes(t), packed, _blocks.bias_or_zeros(problem, bias)
+        g, t = problem.geometry, _tiling(problem)
+        arrays = _blocks.pack_weight(problem, weight), _blocks.bias_or_zeros(problem, bias)
+        return _native.work(_band_task, _tasks(g, t), g, t, problem.dtype, *arrays)
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
-        tasks, sizes, tiling, weight, bias = state
-        _scatter(tasks, sizes, tiling, x.reshape(-1), weight, bias, out.reshape(-1))
+        _native.run(state, x, out)
 
     def estimate(self, problem: Problem) -> float:
         g, t = problem.geometry, _tiling(problem)

@@ -18,14 +18,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
+from numba import carray
 from numpy.typing import NDArray
 
 from tconv_bench import forward
-from tconv_bench.jit import kernel
 from tconv_bench.problem import Geometry, Problem
 from tconv_bench.registry import Variant, variant
-from tconv_bench.variants import _blocks, _costs
+from tconv_bench.variants import _blocks, _costs, _native
+from tconv_bench.variants._native import SIZES_AT, Work
 
 # Fitted to the 105 rows of reports/zen4-2core (two threads): times are off by a factor of 1.28 (geometric spread).
 RATES = _costs.Rates(launch=1.45e-5, cycle=3.0e-10, weight_byte=2.6e-11, out_byte=4.0e-11)
@@ -49,29 +49,32 @@ def _images_per_chunk(problem: Problem, plain: Geometry) -> int:
     return max(1, min(problem.batch, CHUNK_BYTES // image))
 
 
-@kernel
-def _stretch_row(row, sizes, plain, x, stretched):
-    g, plain = _blocks.geometry(sizes), _blocks.geometry(plain)
-    to = row * plain.ix
-    stretched[to : to + plain.ix] = 0
-    row, y = divmod(row, plain.iy)
-    plane, z = divmod(row, plain.iz)
+def _stretch_row(row, tables, x, stretched):
+    tables, x = carray(tables, SIZES_AT + 3), carray(x, 1)
+    g, s = _native.geometry(tables), tables[SIZES_AT:]
+    slabs, rows, pixels = s[0], s[1], s[2]
+    to = row * pixels
+    stretched = carray(stretched, to + pixels)
+    stretched[to:] = 0
+    row, y = divmod(row, rows)
+    plane, z = divmod(row, slabs)
     iz, between_z = divmod(z - g.dz * (g.kz - 1) + g.pz, g.sz)
     iy, between_y = divmod(y - g.dy * (g.ky - 1) + g.py, g.sy)
     if between_z != 0 or between_y != 0 or iz < 0 or iz >= g.iz or iy < 0 or iy >= g.iy:
         return
     shift = g.dx * (g.kx - 1) - g.px
     first = max(0, -(shift // g.sx))
-    last = min(g.ix, (plain.ix - 1 - shift) // g.sx + 1)
+    last = min(g.ix, (pixels - 1 - shift) // g.sx + 1)
     source = ((plane * g.iz + iz) * g.iy + iy) * g.ix
     for i in range(first, last):
         stretched[to + shift + i * g.sx] = x[source + i]
 
 
-@kernel(parallel=True)
-def _stretch(rows, sizes, plain, x, stretched):
-    for row in prange(rows):
-        _stretch_row(np.int64(row), sizes, plain, x, stretched)
+def _works(problem: Problem, plain: Geometry, images: int, weight: NDArray[Any], bias: NDArray[Any]) -> tuple[Work, Work]:
+    """To stretch so many images, and to convolve them."""
+    size = plain.iz, plain.iy, plain.ix
+    stretch = _native.work(_stretch_row, images * plain.c_in * plain.iz * plain.iy, problem.geometry, size, problem.dtype)
+    return stretch, forward.work(plain._replace(n=images), weight, bias)
 
 
 @variant(
@@ -89,17 +92,18 @@ class ZeroInsertion(Variant):
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
         flipped = np.ascontiguousarray(_blocks.pack_weight(problem, weight)[:, ::-1])
         plain = _stretched_geometry(problem)
-        return problem, plain, _images_per_chunk(problem, plain), flipped, _blocks.bias_or_zeros(problem, bias)
+        images = _images_per_chunk(problem, plain)
+        return problem, plain, images, *_works(problem, plain, images, flipped, _blocks.bias_or_zeros(problem, bias))
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
-        problem, plain, images, weight, bias = state
-        sizes = _blocks.as_sizes(problem.geometry), _blocks.as_sizes(plain)
+        problem, plain, images, stretch, convolve = state
         stretched = np.empty((images, plain.c_in, plain.iz, plain.iy, plain.ix), x.dtype)
         for first in range(0, problem.batch, images):
             part = x[first : first + images]
-            n = len(part)
-            _stretch(n * plain.c_in * plain.iz * plain.iy, *sizes, part.reshape(-1), stretched.reshape(-1))
-            forward.convolve(plain._replace(n=n), stretched[:n], weight, bias, out[first : first + images])
+            if len(part) < images:
+                stretch, convolve = _works(problem, plain, len(part), convolve.weight, convolve.bias)
+            _native.run(stretch, part, stretched)
+            _native.run(convolve, stretched, out[first : first + images])
 
     def estimate(self, problem: Problem) -> float:
         plain, size = _stretched_geometry(problem), problem.itemsize
