@@ -242,21 +242,30 @@ def _phi_from(builder, value, block):
     return phi
 
 
+def _ask_for(builder, address, for_writing: bool):
+    """Ask for a cache line: to write, into all levels, or to read, into all but the first."""
+    pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
+    flags = [ir.Constant(ir.IntType(32), value) for value in ((1, 3, 1) if for_writing else (0, 2, 1))]
+    _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *flags])
+
+
 def _taps_tile(mr: int, nv: int):
     """Intrinsic: C[mr, nv vectors] = start + sum over taps t and k of A_t[k, mr] * B_t[k, nv vectors], sums in registers.
 
     A_t starts at ``a_at + taps[2t]``, B_t at ``b_at + taps[2t + 1]``; ``start`` is C itself, or ``bias[m]`` in every lane.
+    Tiles of 12 vectors and more ask for two cache lines at each step, one to write and one to read.
     """
+    fetches = mr * nv >= 12
 
     def codegen(context, builder, signature, args):
-        _, a_at, a_k, _, b_at, b_k, _, first, count, k, from_c, _, bias_at, _, c_at, c_row = args
+        _, a_at, a_k, _, b_at, b_k, _, first, count, k, from_c, _, bias_at, _, c_at, c_row, _, ahead_at, ahead_last = args
         element = context.get_data_type(signature.args[0].dtype)
         size = context.get_abi_sizeof(element)
         lanes = VECTOR_BYTES // size
         vector, i64 = ir.VectorType(element, lanes), ir.IntType(64)
         memory = _Memory(builder, vector, size)
-        data_a, data_b, data_taps, data_bias, data_c = (
-            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3, 6, 11, 13)
+        data_a, data_b, data_taps, data_bias, data_c, data_ahead = (
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3, 6, 11, 13, 16)
         )
 
         def constant(value):
@@ -291,6 +300,7 @@ def _taps_tile(mr: int, nv: int):
         builder.position_at_end(tap_loop)
         tap = _phi_from(builder, constant(0), begin)
         outer = [_phi_from(builder, value, begin) for value in initial]
+        outer_ahead = _phi_from(builder, ahead_at, begin)
         entry = builder.mul(builder.add(first, tap), constant(2))
         a_tap = builder.add(a_at, builder.load(builder.gep(data_taps, [entry])))
         b_tap = builder.add(b_at, builder.load(builder.gep(data_taps, [builder.add(entry, constant(1))])))
@@ -299,22 +309,31 @@ def _taps_tile(mr: int, nv: int):
         builder.position_at_end(k_loop)
         index, at_a, at_b = (_phi_from(builder, value, tap_loop) for value in (constant(0), a_tap, b_tap))
         sums = [_phi_from(builder, value, tap_loop) for value in outer]
+        ahead = _phi_from(builder, outer_ahead, tap_loop)
         a_column, b_row = memory.address(data_a, at_a), memory.address(data_b, at_b)
         b_vectors = [memory.load(memory.address(b_row, constant(v * lanes))) for v in range(nv)]
         following = []
         for m in range(mr):
             broadcast = _splat(builder, builder.load(memory.address(a_column, constant(m)), align=size), vector)
             following += [_multiply_add(builder, broadcast, b_vectors[v], sums[m * nv + v]) for v in range(nv)]
+        next_ahead = ahead
+        if fetches:
+            for place, for_writing in ((0, True), (1, False)):
+                pair = builder.add(builder.mul(ahead, constant(2)), constant(place))
+                _ask_for(builder, builder.load(builder.gep(data_ahead, [pair])), for_writing)
+            one_more = builder.add(ahead, constant(1))
+            next_ahead = builder.select(builder.icmp_signed("<", ahead, ahead_last), one_more, ahead)
         next_index = builder.add(index, constant(1))
         for phi, value in (
-            (index, next_index), (at_a, builder.add(at_a, a_k)), (at_b, builder.add(at_b, b_k)), *zip(sums, following),
+            (index, next_index), (at_a, builder.add(at_a, a_k)), (at_b, builder.add(at_b, b_k)), (ahead, next_ahead),
+            *zip(sums, following),
         ):  # fmt: skip
             phi.add_incoming(value, k_loop)
         builder.cbranch(builder.icmp_signed("<", next_index, k), k_loop, tap_end)
 
         builder.position_at_end(tap_end)
         next_tap = builder.add(tap, constant(1))
-        for phi, value in ((tap, next_tap), *zip(outer, following)):
+        for phi, value in ((tap, next_tap), (outer_ahead, next_ahead), *zip(outer, following)):
             phi.add_incoming(value, tap_end)
         builder.cbranch(builder.icmp_signed("<", next_tap, count), tap_loop, end)
 
@@ -328,9 +347,12 @@ def _taps_tile(mr: int, nv: int):
             memory.store(total, pointer)
         return context.get_dummy_value()
 
-    def typing(typingctx, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row):
+    def typing(
+        typingctx, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at,
+        ahead_last,
+    ):  # fmt: skip
         i = types.int64
-        return types.void(a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i), codegen
+        return types.void(a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, ahead, i, i), codegen
 
     return intrinsic(typing)
 
@@ -362,74 +384,79 @@ _taps_1_1 = _taps_tile(1, 1)
 
 
 @njit(nogil=True)
-def sum_taps(m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row):
+def sum_taps(
+    m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last
+):  # fmt: skip
     """C[i, j] = start + sum over taps t and p of A_t[p, i] * B_t[p, j], with all sums in registers.
 
     i < m, a member of ``HEIGHTS``; j counts ``vectors`` whole vectors, all of which are read and written: 1, 2, or ``WIDE``
     where m <= 6. ``start`` is C[i, j] where ``from_c``, else ``bias[bias_at + i]``. Tap t of ``first ... first + count - 1``
     has A_t[p, i] at ``a_at + taps[2t] + p*a_k + i`` and B_t[p, j] at ``b_at + taps[2t + 1] + p*b_k + j``, p < k; C[i, j]
-    stands at ``c_at + i*c_row + j``.
+    stands at ``c_at + i*c_row + j``. While they sum, the taller tiles ask for a cache line to write and one to read at each step:
+    the addresses ``ahead[2q]`` and ``ahead[2q + 1]`` from pair ``ahead_at`` to ``ahead_last``, which exists and is asked for
+    again when there are no more.
     """
     if vectors == 2:
         if m == 12:
-            _taps_12_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_12_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
         elif m == 8:
-            _taps_8_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_8_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
         elif m == 6:
-            _taps_6_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_6_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
         elif m == 4:
-            _taps_4_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_4_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
         elif m == 3:
-            _taps_3_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_3_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
         elif m == 2:
-            _taps_2_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_2_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
         else:
-            _taps_1_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_1_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
     elif vectors == 1:
         if m == 12:
-            _taps_12_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_12_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
         elif m == 8:
-            _taps_8_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_8_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
         elif m == 6:
-            _taps_6_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_6_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
         elif m == 4:
-            _taps_4_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_4_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
         elif m == 3:
-            _taps_3_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_3_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
         elif m == 2:
-            _taps_2_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_2_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
         else:
-            _taps_1_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_1_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
     else:
         if m == 6:
-            _taps_6_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_6_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
         elif m == 4:
-            _taps_4_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_4_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
         elif m == 3:
-            _taps_3_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_3_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
         elif m == 2:
-            _taps_2_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_2_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
         else:
-            _taps_1_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row)
+            _taps_1_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
 
 
 def _native_sum_taps(
-    m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row
+    m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last
 ):  # fmt: skip
     sum_taps(m, vectors, carray(a, 1), a_at, a_k, carray(b, 1), b_at, b_k, carray(taps, 1), first, count, k, from_c != 0,
-             carray(bias, 1), bias_at, carray(c, 1), c_at, c_row)  # fmt: skip
+             carray(bias, 1), bias_at, carray(c, 1), c_at, c_row, carray(ahead, 1), ahead_at, ahead_last)  # fmt: skip
 
 
 @cache
 def native_sum_taps(dtype: str) -> Any:
     """``sum_taps`` of a dtype as machine code of its own; kernels take its ``address`` to ``call_sum_taps``."""
     i, p, t = types.int64, types.CPointer(from_dtype(np.dtype(dtype))), types.CPointer(types.int64)
-    return native(types.void(i, i, p, i, i, p, i, i, t, i, i, i, i, p, i, p, i, i), _native_sum_taps)
+    return native(types.void(i, i, p, i, i, p, i, i, t, i, i, i, i, p, i, p, i, i, t, i, i), _native_sum_taps)
 
 
 @intrinsic
 def call_sum_taps(
-    typingctx, address, m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row
+    typingctx, address, m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead,
+    ahead_at, ahead_last
 ):  # fmt: skip
     """``sum_taps`` through the address of its machine code."""
 
@@ -446,7 +473,7 @@ def call_sum_taps(
         return context.get_dummy_value()
 
     i = types.int64
-    rest = (i, i, a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i)
+    rest = (i, i, a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, ahead, i, i)
     return types.void(i, *rest), codegen
 
 
@@ -879,10 +906,7 @@ def difference_to_itself(typingctx, source, at, count):
 def _prefetch(for_writing: bool):
     def codegen(context, builder, signature, args):
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
-        # to write or to read, into all levels or all but the first, data
-        flags = [ir.Constant(ir.IntType(32), value) for value in ((1, 3, 1) if for_writing else (0, 2, 1))]
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *flags])
+        _ask_for(builder, builder.ptrtoint(builder.gep(data, [args[1]]), ir.IntType(64)), for_writing)
         return context.get_dummy_value()
 
     return codegen

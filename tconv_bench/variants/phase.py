@@ -44,7 +44,6 @@ from tconv_bench.simd import (
     difference_to_itself,
     interleave,
     prefetch_to_read,
-    prefetch_to_write,
     sum_lines,
     transpose,
 )
@@ -72,6 +71,7 @@ from tconv_bench.variants._phase_layout import (
 )
 
 TALL = simd.TALL
+AHEAD = 512  # pairs of cache lines that the tiles of one part ask for, at most
 
 
 _length = kernel(packed_length)
@@ -116,9 +116,10 @@ def _pack(s, x, x_at, channels, low, length, packed):
 def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at, ahead):
     """Write a panel's outputs of one row phase at positions ``low ... high - 1``; ``sums[phase, channel, position]``.
 
-    ``ahead``: have their lines fetched instead, while the sums are computed.
+    Where ``ahead`` has room, nothing is written: the cache lines of the outputs are listed as those to write. Returns how many.
     """
-    line = 64 // out.itemsize
+    line, room, listed = 64 // out.itemsize, ahead.size // 2 - 1, 0
+    base = out.ctypes.data
     rz, ry = divmod(row_phase, s.sy)
     row, jx = divmod(low, s.pitch)
     slab, jy = divmod(row, s.py)
@@ -131,10 +132,12 @@ def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at, ahea
             count = min(s.ox, (jx + min(run, s.wx - jx)) * s.sx) - jx * s.sx
             to = out_at + n * s.out_n + oz * s.out_z + oy * s.out_y + jx * s.sx * s.out_x
             at = position - low
-            if ahead:
+            if ahead.size > 0:
                 for m in range(height):
                     for i in range(0, count, line):
-                        prefetch_to_write(out, to + m * s.out_c + i)
+                        if listed < room:
+                            ahead[2 * listed] = base + (to + m * s.out_c + i) * out.itemsize
+                            listed += 1
             elif s.out_x == 1:
                 for m in range(height):
                     interleave(s.sx, sums, at + m * step, height * step, out, to + m * s.out_c, count)
@@ -152,22 +155,41 @@ def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at, ahea
             if jz == s.pz:
                 jz = 0
                 n += 1
+    return listed
+
+
+@kernel
+def _next_input(s, x_at, low, high):
+    """Where the input of positions ``low ... high - 1`` begins in the first channel's memory, and how long it is in one image."""
+    image = s.pz * s.py * s.pitch
+    low = max(0, low)
+    n = low // image
+    if n >= s.batch:
+        return x_at, 0
+    ends = np.empty(2, np.int64)
+    for i in range(2):
+        q = low - n * image if i == 0 else min(high - 1 - n * image, image - 1)
+        row, jx = divmod(q, s.pitch)
+        jz, jy = divmod(row, s.py)
+        jz, jy, jx = min(jz, s.data_z - 1), min(jy, s.data_y - 1), min(jx, s.data_x - 1)
+        ends[i] = (jz + s.first_z) * s.x_z + (jy + s.first_y) * s.x_y + (jx + s.first_x) * s.x_x
+    return x_at + n * s.x_n + ends[0], max(0, ends[1] - ends[0] + 1)
 
 
 @kernel
 def _tiles(
     tile, s, height, packed, length, low, high, weight, w_at, first_c, channels, jobs, row_phase, taps, table, bias, bias_at,
-    sums, step,
+    sums, step, ahead, listed,
 ):  # fmt: skip
     """Sums of one panel and row phase at positions ``low ... high - 1`` of the packed line, over a block of input channels.
 
-    ``first_c`` is the block's first; all but the one at 0 add to the sums.
+    ``first_c`` is the block's first; all but the one at 0 add to the sums. ``listed`` pairs of cache lines are asked for on the way.
     """
     lanes = simd.VECTOR_BYTES // packed.itemsize
     if s.merged and first_c == 0:
         for row in range(s.sx * height):
             sums[row * step : (row + 1) * step] = bias[bias_at + row % height]
-    at = 0
+    at, asked = 0, 0
     while at < high - low:
         left = (high - low - at + lanes - 1) // lanes
         tallest = s.sx * height if s.merged else height
@@ -177,8 +199,9 @@ def _tiles(
             call_sum_taps(
                 tile, rows, vectors, weight, w_at + first_c * rows, rows, packed, low + at, length, taps,
                 table * s.entries + jobs[row_phase, job, 0], jobs[row_phase, job, 1], channels, first_c > 0 or s.merged != 0,
-                bias, bias_at, sums, jobs[row_phase, job, 2] * height * step + at, step,
+                bias, bias_at, sums, jobs[row_phase, job, 2] * height * step + at, step, ahead, min(asked, listed), listed,
             )  # fmt: skip
+            asked += jobs[row_phase, job, 1] * channels
         at += vectors * lanes
 
 
@@ -193,6 +216,7 @@ def _pixels_task(
     length = _length(padded, s.span, lanes)
     x_at = group * s.c_in * s.x_c
     whole = s.block == s.c_in
+    nothing = np.empty(0, np.int64)
     if whole:
         _pack(s, x, x_at, s.c_in, low - s.reach, length, packed)
     if s.c_in == 1 and s.c_out == 1:
@@ -200,25 +224,50 @@ def _pixels_task(
             for job in range(s.jobs):
                 sum_lines(packed, weight, group * s.taps, taps, jobs[row_phase, job, 0], jobs[row_phase, job, 1], bias[group],
                           sums, job * padded, padded)  # fmt: skip
-            _store_pixels(s, row_phase, sums, padded, low, high, 1, out, group * s.out_c, False)
+            _store_pixels(s, row_phase, sums, padded, low, high, 1, out, group * s.out_c, nothing)
         return
     part = PART * lanes
+    ahead = np.empty(2 * AHEAD, np.int64)
+    ahead[:] = ahead.ctypes.data
     if whole:
         # A part's sums stay in the first-level cache, its stores drain while the next part is computed, and the row phases
         # write neighbouring rows, which may share a cache line, one after the other.
+        # What the next task packs, and the lines of a large output, are on their way meanwhile: a share at each step.
+        next_at, next_length = _next_input(s, x_at, high - s.reach, min(s.positions, high + s.task_positions) - s.reach + s.span)
+        line = 64 // x.itemsize
+        lines = (next_length + line - 1) // line
+        wanted = s.c_in * lines if s.x_x == 1 and s.far and last_row == s.sz * s.sy else 0
+        share = wanted // ((last_panel - first_panel) * ((padded + part - 1) // part) * (last_row - first_row)) + 1
+        fetched, c, place = 0, 0, 0
+        x_base = x.ctypes.data
         for panel in range(first_panel, last_panel):
             start, height, table = panels[panel, 0], panels[panel, 1], panels[panel, 3]
             channel = group * s.c_out + start
             for sub in range(0, padded, part):
                 width = min(part, padded - sub)
                 for row_phase in range(first_row, last_row):
+                    listed = 0
                     if s.far:
-                        _store_pixels(s, row_phase, sums, width, low + sub, min(high, low + sub + width), height, out,
-                                      channel * s.out_c, True)  # fmt: skip
+                        listed = _store_pixels(s, row_phase, sums, width, low + sub, min(high, low + sub + width), height, out,
+                                               channel * s.out_c, ahead)  # fmt: skip
+                        more = min(share, wanted - fetched, AHEAD - 1)
+                        for i in range(more):
+                            ahead[2 * i + 1] = x_base + (next_at + c * s.x_c + place * line) * x.itemsize
+                            place += 1
+                            if place == lines:
+                                place = 0
+                                c += 1
+                        for i in range(more, listed):
+                            ahead[2 * i + 1] = ahead[2 * AHEAD - 1]
+                        for i in range(listed, more):
+                            ahead[2 * i] = ahead[2 * AHEAD - 1]
+                        fetched += max(0, more)
+                        listed = max(listed, more)
+                        ahead[2 * listed], ahead[2 * listed + 1] = ahead[2 * AHEAD - 1], ahead[2 * AHEAD - 1]
                     _tiles(tile, s, height, packed, length, sub, sub + width, weight, channel * s.taps * s.c_in, 0, s.c_in,
-                           jobs, row_phase, taps, table, bias, channel, sums, width)  # fmt: skip
+                           jobs, row_phase, taps, table, bias, channel, sums, width, ahead, listed)  # fmt: skip
                     _store_pixels(s, row_phase, sums, width, low + sub, min(high, low + sub + width), height, out,
-                                  channel * s.out_c, False)  # fmt: skip
+                                  channel * s.out_c, nothing)  # fmt: skip
         return
     for row_phase in range(first_row, last_row):
         for c in range(0, s.c_in, s.block):
@@ -230,9 +279,9 @@ def _pixels_task(
                 channel = group * s.c_out + start
                 own = sums[rows * padded * s.sx :]
                 _tiles(tile, s, height, packed, length, 0, padded, weight, channel * s.taps * s.c_in, c, channels, jobs,
-                       row_phase, taps, table, bias, channel, own, padded)  # fmt: skip
+                       row_phase, taps, table, bias, channel, own, padded, ahead, 0)  # fmt: skip
                 if c + channels == s.c_in:
-                    _store_pixels(s, row_phase, own, padded, low, high, height, out, channel * s.out_c, False)
+                    _store_pixels(s, row_phase, own, padded, low, high, height, out, channel * s.out_c, nothing)
                 rows += height
 
 
@@ -347,6 +396,8 @@ def _channels_task(
     all_rows = ((high - low + image - 1) // image) * image_rows
     _pack(s, x, group * s.c_in * s.x_c, s.c_in, low - s.reach, length, packed)
     own = np.empty(2 * s.entries, np.int64)
+    ahead = np.empty(2, np.int64)
+    ahead[:] = ahead.ctypes.data
     group_at = group * (panels[s.panels - 1, 0] + panels[s.panels - 1, 1])
     c_out = s.c_out // s.fold
     places = np.empty(s.kernel, np.int64)
@@ -394,7 +445,7 @@ def _channels_task(
                             to = ((row_phase - first_row) * all_rows + row) * row_size + (phase * s.wx + j) * block
                             call_sum_taps(
                                 tile, height, block // lanes, packed, line + j, length, near if s.raw else weight, w_at, block,
-                                own, 0, count, depth, True, bias, 0, sums, to, block,
+                                own, 0, count, depth, True, bias, 0, sums, to, block, ahead, 0, 0,
                             )  # fmt: skip
                             j += height
         for row_phase in range(first_row, last_row):

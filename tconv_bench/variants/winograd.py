@@ -153,6 +153,8 @@ def _multiply(
     lanes = _vector(values)
     no_bias = s.groups * s.c_out
     once = np.zeros(2, np.int64)
+    ahead = np.empty(2, np.int64)
+    ahead[:] = ahead.ctypes.data
     x_phases = 2 * (s.sz + s.sy)
     flags = x_phases + 2 * s.sx
     line = 0
@@ -170,7 +172,7 @@ def _multiply(
                         call_sum_taps(
                             tile, height, vectors, weight, w_at + (line * s.c_in + first_c) * height, height, values,
                             point * point_step + at, padded, once, 0, 1, channels, first_c > 0, bias,
-                            bias_at if takes_bias else no_bias, sums, line * height * padded + at, padded,
+                            bias_at if takes_bias else no_bias, sums, line * height * padded + at, padded, ahead, 0, 0,
                         )  # fmt: skip
                         at += vectors * lanes
                     line += 1
