@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba import types
 from numba.np.ufunc import parallel as numba_parallel
 
 PACKAGE = Path(__file__).resolve().parent
@@ -105,7 +106,18 @@ def kernel(function: Callable[..., Any] | None = None, *, parallel: bool = False
     _load_tbb()
     ways = {"numpy": False} if parallel else False
     options = {"parallel": ways, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-    return _compiled(numba.njit, function, options, cached=parallel)
+    return _of_types_alone(_compiled(numba.njit, function, options, cached=parallel))
+
+
+def _of_types_alone(part: Any) -> Any:
+    """Numba would compile a part once more for each constant that it is called with: 7.1 s instead of 5.7 for phase's task."""
+    found = part.get_call_template
+
+    def get_call_template(args: Any, kws: Any) -> Any:
+        return found(tuple(map(types.unliteral, args)), {name: types.unliteral(kind) for name, kind in kws.items()})
+
+    part.get_call_template = get_call_template
+    return part
 
 
 def native(signature: Any, function: Callable[..., Any]) -> Any:
