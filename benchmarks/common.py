@@ -145,7 +145,7 @@ class _Run(_Combination):
     def make_ready(self, problem: Problem, variant: registry.Variant) -> None:
         case = measure.make_case(problem, variant.name)
         case.run()
-        reason = measure.wrong(problem, case.data, case.out)
+        reason = measure.wrong(problem, case.data, case.out, variant.name)
         if reason:
             raise AssertionError(f"wrong result: {reason}")
         self.run, self.calls = case.run, measure.calls_per_sample(case.run)

@@ -272,7 +272,7 @@ class _Session:
         lost: list[Entrant] = []
         try:
             facts = self._ask(entrant, "make", result=str(result), **self._request(group, entrant, folder))
-            reason = measure.wrong(group.problem, data, np.load(result))
+            reason = measure.wrong(group.problem, data, np.load(result), "" if entrant.peer else entrant.method)
             group.facts[entrant.id] = facts
             if reason:
                 group.notes[entrant.id] = f"wrong result: {reason}"

@@ -82,20 +82,36 @@ def poisoned(problem: Problem) -> NDArray[Any]:
     return out
 
 
-def wrong(problem: Problem, data: Data, out: Any) -> str:
-    """Why ``out`` is not the transposed convolution of ``data``; "" if it is, by the module's check."""
+def wrong(problem: Problem, data: Data, out: Any, method: str = "") -> str:
+    """Why ``out`` is not the transposed convolution of ``data``; "" if it is, by the module's check.
+
+    What a float sum's rounding does not explain may be explained by that of ``method`` (its ``error_bound``; "auto": of any).
+    """
     if not isinstance(out, np.ndarray) or out.shape != problem.out_shape:
         return f"shape is {getattr(out, 'shape', None)}, expected {problem.out_shape}"
     if out.dtype != np.dtype(problem.dtype):
         return f"dtype is {out.dtype}, expected {problem.dtype}"
     if out.dtype.kind == "f" and not np.isfinite(out).all():
         return f"{int((~np.isfinite(out)).sum())} of {out.size} elements are not finite or were never written"
-    if out.dtype.kind == "f" and problem.flops > ELEMENTWISE_FLOPS:
-        return _wrong_folded(problem, data, out)
-    expected = reference.conv_transpose(problem, data.x, data.weight, data.bias)
     if out.dtype.kind != "f":
+        expected = reference.conv_transpose(problem, data.x, data.weight, data.bias)
         return _worst(out, expected.astype(out.dtype), np.zeros(()))
-    return _worst(out, expected, reference.error_bound(problem, data.x, data.weight, data.bias))
+    difference = _folded_difference if problem.flops > ELEMENTWISE_FLOPS else _difference
+    explain = difference(problem, data, out)
+    reason = explain(reference.error_bound)
+    names = [method] if method in registry.methods() else registry.methods() if method else []
+    for entry in map(registry.get, names):
+        if reason and entry.supports(problem) is True:
+            reason = explain(entry.error_bound)
+    return reason
+
+
+Bound = Callable[..., NDArray[Any]]
+
+
+def _difference(problem: Problem, data: Data, out: NDArray[Any]) -> Callable[[Bound], str]:
+    expected = reference.conv_transpose(problem, data.x, data.weight, data.bias)
+    return lambda bound: _worst(out, expected, bound(problem, data.x, data.weight, data.bias))
 
 
 def _worst(out: NDArray[Any], expected: NDArray[Any], allowed: NDArray[Any]) -> str:
@@ -107,7 +123,7 @@ def _worst(out: NDArray[Any], expected: NDArray[Any], allowed: NDArray[Any]) -> 
     return f"{bad} of {out.size} elements differ, the worst at {where}: {out[where]:.6g} instead of {expected[where]:.6g}"
 
 
-def _wrong_folded(problem: Problem, data: Data, out: NDArray[Any]) -> str:
+def _folded_difference(problem: Problem, data: Data, out: NDArray[Any]) -> Callable[[Bound], str]:
     groups, per_group = problem.groups, problem.c_out // problem.groups
     rng = np.random.default_rng()
     s, r = _signs(rng, problem.batch), _signs(rng, per_group)
@@ -124,16 +140,20 @@ def _wrong_folded(problem: Problem, data: Data, out: NDArray[Any]) -> str:
         np.sqrt(np.einsum("co...,co...->c...", data.weight, data.weight, dtype=np.float64))[:, None],
         np.sqrt(problem.batch * np.square(data.bias, dtype=np.float64).reshape(groups, per_group).sum(axis=1)),
     )
-    allowed = 6 * reference.error_bound(replace(folded, dtype=problem.dtype), root.x, root.weight, root.bias)[0]
     difference = np.abs(got - expected)
-    bad = int((difference > allowed).sum())
-    if not bad:
-        return ""
-    where = tuple(int(i) for i in np.unravel_index(int((difference - allowed).argmax()), difference.shape))
-    return (
-        f"{bad} of {difference.size} output positions differ, summed over images and channels, the worst at group "
-        f"{where[0]}, pixel {where[1:]}: by {difference[where]:.3g} where rounding explains {allowed[where]:.3g}"
-    )
+
+    def explain(bound: Bound) -> str:
+        allowed = 6 * bound(replace(folded, dtype=problem.dtype), root.x, root.weight, root.bias)[0]
+        bad = int((difference > allowed).sum())
+        if not bad:
+            return ""
+        where = tuple(int(i) for i in np.unravel_index(int((difference - allowed).argmax()), difference.shape))
+        return (
+            f"{bad} of {difference.size} output positions differ, summed over images and channels, the worst at group "
+            f"{where[0]}, pixel {where[1:]}: by {difference[where]:.3g} where rounding explains {allowed[where]:.3g}"
+        )
+
+    return explain
 
 
 def _signs(rng: np.random.Generator, count: int) -> NDArray[Any]:
@@ -297,7 +317,7 @@ def measure(
     except NotImplementedError as reason:
         return replace(row, note=str(reason))
     case.run()
-    reason_wrong = wrong(problem, case.data, case.out)
+    reason_wrong = wrong(problem, case.data, case.out, method)
     if reason_wrong:
         return replace(row, note=f"wrong result: {reason_wrong}")
     samples = sample_times(case.run, width=width, budget=budget)

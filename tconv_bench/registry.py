@@ -22,6 +22,7 @@ from typing import Any, Literal, no_type_check
 
 from numpy.typing import NDArray
 
+from tconv_bench import reference
 from tconv_bench.problem import Problem
 
 DEVICES = ("cpu", "cuda")
@@ -85,6 +86,12 @@ class Variant:
     def describe(self, problem: Problem) -> str:
         """How ``run`` cuts the problem up, in a short sentence for people; "" where there is nothing to say."""
         return ""
+
+    def error_bound(
+        self, problem: Problem, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Largest difference to the reference that rounding explains, for each output or broadcast to them."""
+        return reference.error_bound(problem, x, weight, bias)
 
     def prepared_bytes(self, problem: Problem) -> int:
         """Bytes that ``prepare`` keeps: packed weights or the matrix."""

@@ -509,6 +509,26 @@ class Winograd(Variant):
         s = found.shape
         return f"{sizes}, {found.tasks} tasks, {min(s.task_positions, s.positions)} of {s.positions} tiles each"
 
+    def error_bound(
+        self, problem: Problem, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """gamma_n * prod over the axes with several taps of |A'| (|G||g| * |B'||d|), summed over c, for any tile of the image.
+
+        On such an axis |A'| adds three products at most, |G||g| is at most sum |g|, |B'||d| twice the window's largest pixel; n is
+        c_in / groups and, per axis, three operations on the weights, one on the input and two on the sums.
+        """
+        axes = sum(axis.taps > 1 for axis in _layout(problem).axes)
+        groups = problem.groups
+        terms = problem.c_in // groups + 6 * axes + 2
+        unit = float(np.finfo(problem.dtype).eps) / 2
+        largest = np.abs(x).reshape(problem.batch, groups, problem.c_in // groups, -1).max(axis=3).astype(np.float64)
+        taps = np.abs(weight).reshape(groups, problem.c_in // groups, problem.c_out // groups, -1).sum(axis=3, dtype=np.float64)
+        total = 6**axes * np.einsum("ngc,gco->ngo", largest, taps).reshape(problem.batch, problem.c_out)
+        if bias is not None:
+            total = total + np.abs(bias)
+        bound: NDArray[Any] = (2 * terms * unit * total).reshape(problem.batch, problem.c_out, *(1,) * problem.ndim)
+        return np.broadcast_to(bound, problem.out_shape)
+
     def prepared_bytes(self, problem: Problem) -> int:
         weights = _layout(problem).weights + prod(problem.weight_shape)
         return problem.itemsize * (weights + problem.c_out + simd.TALL)
