@@ -155,7 +155,7 @@ def test_public_function_takes_every_method(method: str, text: str):
 
 @all_methods
 def test_state_keeps_no_reference_to_the_callers_arrays(method: str):
-    problem = Problem(1, 1, (3, 3), 1, 1, dtype="float64")
+    problem = Problem(1, 1, (3, 3), 1, 3, dtype="float64")
     x, weight, bias = integer_data(problem)
     entry = registry.get(method)
     state, before = entry.prepare(problem, weight, bias), reference.conv_transpose(problem, x, weight, bias)
