@@ -195,11 +195,13 @@ def _type_size(panel: Panel, cell: float) -> float:
 
 def _places(lines: Lines, cell: float) -> list[list[tuple[float, float]]]:
     """(space for an operator, width with the gap after it) of each panel; lines of as many panels stand below each other."""
-    widths = [[(_lead(panel), _panel_width(panel, cell) + GAP) for panel in line] for line in lines]
-    if len({len(line) for line in lines}) > 1:
-        return widths
-    shared = [(max(lead for lead, _ in column), max(width for _, width in column)) for column in zip(*widths)]
-    return [shared] * len(lines)
+    found = []
+    for line in lines:
+        alike = [other for other in lines if len(other) == len(line)]
+        found.append(
+            [(max(map(_lead, column)), max(_panel_width(panel, cell) for panel in column) + GAP) for column in zip(*alike)]
+        )
+    return found
 
 
 def _lead(panel: Panel | None) -> float:
@@ -228,7 +230,8 @@ def _draw_line(figure: Figure, line: Line, places: list[tuple[float, float]], ce
         if panel is not None:
             _draw_panel(figure, panel, left, top - heading, cell, size)
             figure.axes[-1].set_title(panel.title, loc="left", pad=72 * (heading - TITLE) + 5)
-            _say(figure, left - (LEAD + GAP) / 2, middle, panel.lead, fontsize=13, ha="center", va="center")
+            between = LEAD + (GAP if left > MARGIN + lead else 0)
+            _say(figure, left - between / 2, middle, panel.lead, fontsize=13, ha="center", va="center")
         left += width
 
 

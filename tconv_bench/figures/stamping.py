@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from tconv_bench.plots import style
 from tconv_bench.problem import as_int
 
 FRAME_WIDTH = 6.0  # inches
-_COLUMN = 0.3  # inches of a cell that decide how many steps stand side by side
+_COLUMN = 0.26  # inches of a cell that decide how many steps stand side by side
 
 
 @style.styled
@@ -28,7 +29,7 @@ def stamps(
     output_padding: Any = 0,
     dilation: Any = 1,
     *,
-    steps: int = 8,
+    steps: int = 6,
 ) -> Figure:
     """Each input pixel alone, its stamp, and the sum so far; of more than ``steps`` pixels the first ones and the last.
 
@@ -38,13 +39,7 @@ def stamps(
     count = as_int(steps, "steps", 2)
     pixels = list(np.ndindex(*drawn.lesson.problem.in_size))
     shown = [*pixels[: count - 1], pixels[-1]] if len(pixels) > count else pixels
-    columns = max(1, min(4, int(style.WIDTH / (_COLUMN * drawn.shape[1] + 0.6)) - 1))
-    lines: list[list[Panel | None]] = []
-    for start in range(0, len(shown), columns):
-        part = [drawn.step(pixel) for pixel in shown[start : start + columns]]
-        first: list[Panel | None] = [None] * 3 if start else list(drawn.parts())
-        spare: list[Panel | None] = [None] * (columns - len(part) if start else 0)
-        lines += [[first[row], *(panels[row] for panels in part), *spare] for row in range(3)]
+    lines = _lines(drawn, [drawn.step(pixel) for pixel in shown])
     subtitle = (
         "Every input pixel is multiplied with the whole kernel. Its stamp (outlined) moves by the stride; where stamps "
         "overlap, they add up."
@@ -54,6 +49,19 @@ def stamps(
     if drawn.crops:
         subtitle += " Grey cells are cropped away by padding."
     return grids.draw(lines, "Transposed convolution: stamp and add", subtitle)
+
+
+def _lines(drawn: Stamping, steps: list[tuple[Panel, Panel, Panel]]) -> list[list[Panel | None]]:
+    """The steps beside input, kernel and output where all fit in one band, else in bands below input and kernel."""
+    columns = max(1, min(5, int(style.WIDTH / (_COLUMN * drawn.shape[1] + 0.6))))
+    if len(steps) < columns:
+        return [[part, *row] for part, row in zip(drawn.parts(), zip(*steps))]
+    lines: list[list[Panel | None]] = [[*drawn.parts()[:2], *[None] * max(0, columns - 2)]]
+    for start in range(0, len(steps), columns):
+        band = steps[start : start + columns]
+        for first, *rest in zip(*band):
+            lines.append([replace(first, lead=""), *rest, *[None] * (columns - len(band))])
+    return lines
 
 
 def stamp_frames(

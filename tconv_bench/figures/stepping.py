@@ -80,9 +80,7 @@ def arithmetic_frames(
 @style.styled
 def _frame(windows: Windows, pixel: tuple[int, ...], number: int) -> Figure:
     given = windows.lesson
-    total, terms = windows.sum_text(pixel), len(given.taps(pixel))
-    if grids.text_inches(total, 10) > FRAME_WIDTH - 2 * grids.MARGIN:
-        total = f"{terms} products = {grids.number(given.y[pixel])}"
+    total = windows.sum_text(pixel, FRAME_WIDTH - 2 * grids.MARGIN)
     lines = [[_kernel(given), *_step(windows, pixel, f"Step {number} of {given.y.size}", "Output")]]
     return grids.draw(lines, "Transposed convolution", _sizes(given).capitalize(), foot=total, width=FRAME_WIDTH)
 

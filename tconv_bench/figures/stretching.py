@@ -31,7 +31,7 @@ def zero_insertion(
     """
     given = lesson(x, kernel, stride, padding, output_padding, dilation)
     windows = Windows(given)
-    pixel = tuple(n // 2 for n in given.y.shape)
+    pixel = windows.example()
     flipped = given.kernel[::-1, ::-1]
     padded = [
         Panel("Input", grids.shaded(given.x, grids.INPUT), grids.size_note(given.x)),
@@ -40,13 +40,13 @@ def zero_insertion(
     ]
     convolved = [
         Panel("Flipped kernel", grids.shaded(flipped, grids.KERNEL), windows.kernel_text(), grids.CONVOLVE),
-        Panel("Output", grids.shaded(given.y, grids.OUTPUT).framed((*pixel, 1, 1)), grids.size_note(given.y), "="),
+        Panel("Output", grids.shaded(given.y, grids.OUTPUT).framed((pixel[0], pixel[1], 1, 1)), grids.size_note(given.y), "="),
     ]
     columns = sum(panel.cells.columns for panel in padded + convolved)
     zeros = 1 - given.x.size / windows.values.size
     subtitle = (
         "Zeros between the pixels (white) and around them (grey), then an ordinary convolution with the flipped kernel. "
-        f"Outlined: {windows.sum_text(pixel)}. {zeros:.0%} of the padded input was put in."
+        f"Outlined: {windows.sum_text(pixel, style.WIDTH)}. {zeros:.0%} of the padded input was put in."
     )
     lines = [padded + convolved] if columns <= _COLUMNS else [padded, convolved]
-    return grids.draw(lines, "Transposed convolution by zero insertion", subtitle)
+    return grids.draw(lines, "Transposed convolution by zero insertion", subtitle, largest=0.34)

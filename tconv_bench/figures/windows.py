@@ -9,6 +9,7 @@ Source: Dumoulin & Visin, arXiv:1603.07285, section 4.
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from tconv_bench.figures import grids
 from tconv_bench.figures.grids import Box, Cells
 from tconv_bench.figures.lesson import Lesson
 
+INFINITE = float("inf")
 _DOT = "\N{MIDDLE DOT}"
 
 
@@ -72,11 +74,20 @@ class Windows:
             return [(row, column, *p.kernel)]
         return [(row + a * p.dilation[0], column + b * p.dilation[1], 1, 1) for a, b in np.ndindex(*p.kernel)]
 
-    def sum_text(self, pixel: tuple[int, ...]) -> str:
-        """The products that meet in an output pixel: ``5·1 + 5·2 = 15``; zeros that were put in are left out."""
-        x, kernel = self.lesson.x, self.lesson.kernel
+    def sum_text(self, pixel: tuple[int, ...], inches: float = INFINITE) -> str:
+        """The products that meet in an output pixel: ``5·1 + 5·2 = 15``, or how many where that is too wide at 10 pt.
+
+        Zeros that were put in are left out.
+        """
+        x, kernel, result = self.lesson.x, self.lesson.kernel, f" = {grids.number(self.lesson.y[pixel])}"
         terms = [f"{_signed(x[i])}{_DOT}{_signed(kernel[k])}" for i, k in self.lesson.taps(pixel)]
-        return f"{' + '.join(terms) or '0'} = {grids.number(self.lesson.y[pixel])}"
+        text = (" + ".join(terms) or "0") + result
+        return text if grids.text_inches(text, 10) <= inches else f"{len(terms)} products{result}"
+
+    def example(self) -> tuple[int, ...]:
+        """The output pixel near the middle, at most a stride before it, in which the most products meet."""
+        near = [range(max(0, o // 2 - s + 1), o // 2 + 1) for o, s in zip(self.lesson.y.shape, self.lesson.problem.stride)]
+        return max(product(*near), key=lambda pixel: (len(self.lesson.taps(pixel)), pixel))
 
     def stretched_text(self) -> str:
         """``3 × 3``."""
