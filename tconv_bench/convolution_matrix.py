@@ -174,12 +174,12 @@ def convolution_matrix(
            [0, 1, 2]])
     """
     weights = checked_array(kernel, "kernel")
-    problem = _transposed_problem(input_shape, weights.shape, stride, padding, dilation, kernel_dtype(weights.dtype))
+    problem = transposed_problem(input_shape, weights.shape, stride, padding, dilation, kernel_dtype(weights.dtype))
     values = np.ascontiguousarray(weights, dtype=problem.dtype).reshape(problem.weight_shape)
     return transposed_matrix(problem, values).T.tocsr().astype(weights.dtype.newbyteorder("="), copy=False)
 
 
-def _transposed_problem(
+def transposed_problem(
     input_shape: Any, kernel: tuple[int, ...], stride: Any, padding: Any, dilation: Any, dtype: str
 ) -> Problem:
     """The transposed convolution of one channel whose matrix is C.T, for an ordinary convolution's sizes."""
@@ -223,7 +223,7 @@ def matrix_size(
     MatrixSize(rows=4, columns=16, entries=36, dense_bytes=256, csr_bytes=308)
     """
     shape = (input_shape,) if np.ndim(input_shape) == 0 else tuple(input_shape)
-    problem = _transposed_problem(shape, per_axis(kernel, len(shape), "kernel", 1), stride, padding, dilation, dtype)
+    problem = transposed_problem(shape, per_axis(kernel, len(shape), "kernel", 1), stride, padding, dilation, dtype)
     rows, columns, held = problem.in_pixels, problem.out_pixels, entries(problem)
     index = index_dtype(problem).itemsize
     csr = held * (problem.itemsize + index) + (rows + 1) * index

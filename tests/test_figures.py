@@ -22,7 +22,7 @@ from PIL import Image
 
 from tconv_bench import Problem, convolution_matrix, figures, reference
 from tconv_bench.checkerboard import contrast, interior, overlap_count, overlap_period
-from tconv_bench.figures import grids, interleaving, lesson, overlaps, stepping, windows
+from tconv_bench.figures import animation, grids, interleaving, lesson, overlaps, stepping, windows
 from tconv_bench.plots import style
 from tconv_bench.units import X
 from tests.test_cli import call
@@ -276,7 +276,7 @@ def test_zero_insertion_shows_every_stage():
     assert white.tolist() == [[False, True, False], [True, True, True], [False, True, False]]
     caption = " ".join(text.get_text().replace("\n", " ") for text in figure.texts)
     assert "2·1 + 1·3 + 4·1 + 4·1 = 13" in caption
-    assert "92%" in caption  # 45 of 49
+    assert "92 %" in caption  # 45 of 49
 
 
 def test_zero_insertion_pads_what_padding_and_output_padding_leave():
@@ -350,7 +350,8 @@ def test_essential_steps_hold_every_phase(text: str):
 
 
 @pytest.mark.parametrize("entry", MOVING, ids=lambda entry: entry.name)
-def test_animations_have_a_frame_per_step_and_decode(entry: figures.Entry, tmp_path: Path):
+def test_animations_have_a_frame_per_step_and_decode(entry: figures.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(animation, "TOGETHER", 3)
     problem = Problem.parse("n1_ci1_i1x2_co1_k2x2_s2x2_p0:1x0")
     frames = entry.of_problem(problem)
     expected = 4 if entry.name.startswith("arithmetic") else 2
@@ -369,6 +370,10 @@ def test_animations_have_a_frame_per_step_and_decode(entry: figures.Entry, tmp_p
     assert {picture.shape for picture in pictures} == {pictures[0].shape}
     for a, b in pairwise(pictures):
         assert (a != b).any()
+    for picture, frame in zip(pictures, frames):
+        drawn = animation._image(frame).astype(int)
+        assert np.mean(picture == drawn) > 0.98  # what differs are edges of type
+        assert np.abs(picture - drawn).max() < 64
     # the colours of the cells are those that were drawn
     blue = np.round(255 * (1 - 0.75 * (1 - np.array(to_rgb(grids.INPUT))))).astype(int)
     assert (np.abs(pictures[0].astype(int) - blue).max(axis=-1) <= 1).sum() > 100
@@ -467,6 +472,13 @@ def test_the_map_says_where_the_pattern_vanishes():
 def test_bad_input_names_the_value(draw: Any, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         draw()
+
+
+def test_nan_and_infinity_are_drawn_and_colour_nothing():
+    axes = panel(figures.stamps([[np.nan, 2.0]], [[1.0, np.inf]]), "= Output")
+    shown = [text.get_text() for text in axes.texts]
+    assert shown == ["nan", "nan", "\N{INFINITY}"]
+    assert_allclose(fills(axes), 1)
 
 
 def test_floats_are_drawn_as_floats():

@@ -14,6 +14,7 @@ from PIL import Image
 from tconv_bench.plots import style
 
 DPI = 100  # 8 pt of type are 11 px high
+TOGETHER = 16  # frames that share a palette: some 200 MB while it is made
 
 
 def save_gif(frames: Sequence[Figure], folder: Path, name: str, seconds: float = 0.8) -> Path:
@@ -30,15 +31,18 @@ def save_gif(frames: Sequence[Figure], folder: Path, name: str, seconds: float =
     sizes = sorted({image.shape[:2] for image in images})
     if len(sizes) > 1:
         raise ValueError(f"frames have the sizes {sizes} (rows, columns), but must have one size")
-    # one palette for all frames, which a GIF decodes to exactly what was drawn but for the edges of type
-    tall = style.indexed(Image.fromarray(np.concatenate(images)))
-    height = images[0].shape[0]
-    first, *rest = (tall.crop((0, i * height, tall.width, (i + 1) * height)) for i in range(len(images)))
+    first, *rest = (picture for at in range(0, len(images), TOGETHER) for picture in _indexed(images[at : at + TOGETHER]))
     durations = [round(1000 * seconds)] * len(rest) + [round(2000 * seconds)]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.gif"
     first.save(path, save_all=True, append_images=rest, duration=durations, loop=0, optimize=False)
     return path
+
+
+def _indexed(images: list[NDArray[np.uint8]]) -> list[Image.Image]:
+    """Images of one size with one palette, made as if they stood below each other."""
+    tall, height = style.indexed(Image.fromarray(np.concatenate(images))), len(images[0])
+    return [tall.crop((0, at, tall.width, at + height)) for at in range(0, tall.height, height)]
 
 
 def _image(figure: Figure) -> NDArray[np.uint8]:

@@ -111,7 +111,7 @@ def shaded(values: ArrayLike, hue: str, *, top: float | None = None, kinds: NDAr
         raise ValueError(f"a matrix has shape {array.shape}, but must have rows and columns")
     kind = np.zeros(array.shape, int) if kinds is None else kinds
     finite = np.where(np.isfinite(array) & (kind == VALUE), array, 0).astype(float)
-    top = float(np.abs(finite).max()) if top is None else top
+    top = largest(finite) if top is None else top
     strength = 0.75 * np.abs(finite) / top if top else np.zeros(array.shape)
     full = np.where((finite < 0)[..., None], to_rgb(_NEGATIVE), to_rgb(hue))
     fills = 1 - strength[..., None] * (1 - full)
@@ -121,6 +121,11 @@ def shaded(values: ArrayLike, hue: str, *, top: float | None = None, kinds: NDAr
     texts[np.isin(kind, (INSERTED, PADDING))] = "0"
     texts[np.isin(kind, (BLANK, OUTSIDE))] = ""
     return Cells(fills, texts, (texts == "0") | (kind == CROPPED), (), bool((finite < 0).any()), widest)
+
+
+def largest(values: NDArray[Any]) -> float:
+    """The largest magnitude among the finite values; 0 without any."""
+    return float(np.abs(values[np.isfinite(values)]).max(initial=0))
 
 
 def tinted(values: ArrayLike, tints: NDArray[np.float64]) -> Cells:
@@ -240,12 +245,13 @@ def _draw_panel(figure: Figure, panel: Panel, left: float, top: float, cell: flo
     width, height = cell * panel.cells.columns, cell * panel.cells.rows
     axes = figure.add_axes((left / wide, (top - height) / high, width / wide, height / high))
     draw_cells(axes, panel.cells, size if _type_size(panel, cell) >= size else None)
-    if panel.note:
-        _say(figure, left, top + 0.055, panel.note, fontsize=style.SMALL, color=style.FAINT)
+    _say(figure, left, top + 0.055, panel.note, fontsize=style.SMALL, color=style.FAINT)
 
 
 def _say(figure: Figure, left: float, bottom: float, text: str, **how: Any) -> None:
-    """A text at a place in inches."""
+    """A text, if there is one, at a place in inches."""
+    if not text:
+        return
     wide, high = figure.get_size_inches()
     figure.text(left / wide, bottom / high, text, **how)
 

@@ -80,6 +80,12 @@ def lesson(
     return Lesson(image.astype(dtype), weights.astype(dtype), problem)
 
 
-def numbered(problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def numbered(problem: Problem) -> tuple[NDArray[Any], NDArray[Any]]:
     """An image 1, 2, 3, ... and a kernel 1, 2, 3, ... of a problem's sizes."""
-    return tuple(np.arange(1, np.prod(size) + 1).reshape(size) for size in (problem.in_size, problem.kernel))  # type: ignore[return-value]
+    image = np.arange(1, problem.in_pixels + 1).reshape(problem.in_size)
+    return image, np.arange(1, problem.taps + 1).reshape(problem.kernel)
+
+
+def axes_text(values: tuple[Any, ...]) -> str:
+    """One value per axis in short: ``3``, ``3x2``."""
+    return str(values[0]) if len(set(values)) == 1 else "x".join(map(str, values))

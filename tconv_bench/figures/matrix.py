@@ -11,12 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from tconv_bench import reference
 from tconv_bench.conv import checked_array
-from tconv_bench.convolution_matrix import convolution_matrix
+from tconv_bench.convolution_matrix import convolution_matrix, transposed_problem
 from tconv_bench.figures import grids
 from tconv_bench.figures.grids import Panel
 from tconv_bench.figures.lesson import INPUTS, KERNEL, SMALL_INPUT, lesson
 from tconv_bench.plots import style
-from tconv_bench.problem import padding_pairs, per_axis
 
 _ROLES = {"input": grids.INPUT, "kernel": grids.KERNEL, "output": grids.OUTPUT}
 _LEADS = {"*": grids.CONVOLVE, "*T": grids.TRANSPOSE, "->": grids.ARROW, "=": "=", "+": "+", "@": "@"}
@@ -90,7 +89,7 @@ def matrix_view(
     if image.ndim not in (1, 2):
         raise ValueError(f"x has {image.ndim} axes (shape {image.shape}), but a figure shows 1 or 2")
     matrix = convolution_matrix(image.shape, weights, stride, padding, dilation)
-    size = _out_size(image.shape, weights.shape, stride, padding, dilation)
+    size = transposed_problem(image.shape, weights.shape, stride, padding, dilation, "int64").in_size
     small = np.arange(1, matrix.shape[0] + 1).reshape(size) if up is None else checked_array(up, "up")
     if small.shape != size:
         raise ValueError(f"up has shape {small.shape}, but the convolution's output has {size}")
@@ -122,16 +121,6 @@ def matrix_view(
     return grids.draw(lines, "The convolution is a matrix, the transposed convolution its transpose", subtitle)
 
 
-def _out_size(shape: tuple[int, ...], kernel: tuple[int, ...], stride: Any, padding: Any, dilation: Any) -> tuple[int, ...]:
-    ndim = len(shape)
-    pairs, steps, dilations = (
-        padding_pairs(padding, ndim),
-        per_axis(stride, ndim, "stride", 1),
-        per_axis(dilation, ndim, "d", 1),
-    )
-    return tuple((i + sum(p) - d * (k - 1) - 1) // s + 1 for i, p, d, k, s in zip(shape, pairs, dilations, kernel, steps))
-
-
 @style.styled
 def matrix_strides(
     input_shape: Any = (7, 7),
@@ -148,7 +137,7 @@ def matrix_strides(
     for stride in strides:
         matrix = convolution_matrix(input_shape, weights, stride, padding, dilation)
         share = matrix.nnz / (matrix.shape[0] * matrix.shape[1])
-        note = f"{grids.size_note(matrix)}, {matrix.nnz} entries: {share:.0%} of the elements"
+        note = f"{grids.size_note(matrix)}, {matrix.nnz} entries: {100 * share:.0f} % of the elements"
         lines.append([Panel(f"Stride {stride}", grids.shaded(matrix.toarray(), grids.KERNEL).unnumbered(), note)])
     if not lines:
         raise ValueError("strides is empty, but must hold at least one stride")

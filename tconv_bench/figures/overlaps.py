@@ -17,6 +17,7 @@ from tconv_bench import units
 from tconv_bench.checkerboard import contrast, interior, overlap_count, overlap_period
 from tconv_bench.figures import grids
 from tconv_bench.figures.grids import Panel
+from tconv_bench.figures.lesson import axes_text
 from tconv_bench.plots import style
 from tconv_bench.problem import as_int, per_axis
 
@@ -49,7 +50,7 @@ def overlap(
         "Products that are added up in each output pixel, whatever the weights. Outlined: away from the borders, where the "
         "count repeats with the stride; it is the same everywhere if the stride divides the kernel."
     )
-    return grids.draw([panels], f"How many products meet in a pixel: stride {_axes(strides)}", subtitle)
+    return grids.draw([panels], f"How many products meet in a pixel: stride {axes_text(strides)}", subtitle)
 
 
 def _counts(
@@ -64,15 +65,11 @@ def _counts(
     if bottom > top and right > left:
         cells = cells.framed((top, left, bottom - top, right - left))
     found = contrast(overlap_period(kernel, stride, dilation))
-    return Panel(f"Kernel {_axes(kernel)}", cells, f"{grids.size_note(counts)}, contrast {_ratio(found)}")
+    return Panel(f"Kernel {axes_text(kernel)}", cells, f"{grids.size_note(counts)}, contrast {_ratio(found)}")
 
 
 def _ratio(value: Fraction) -> str:
     return f"{value} = {units.significant(float(value), 2)}" if value.denominator > 1 else str(value)
-
-
-def _axes(values: tuple[int, ...]) -> str:
-    return str(values[0]) if len(set(values)) == 1 else "x".join(map(str, values))
 
 
 @style.styled

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from tconv_bench.figures import grids
 from tconv_bench.figures.grids import Panel
-from tconv_bench.figures.lesson import STAMP, STAMPED, Lesson, lesson
+from tconv_bench.figures.lesson import STAMP, STAMPED, Lesson, axes_text, lesson
 from tconv_bench.figures.windows import Windows
 from tconv_bench.plots import style
 from tconv_bench.problem import as_int
@@ -92,7 +92,7 @@ def _kernel(given: Lesson) -> Panel:
 def _step(windows: Windows, pixel: tuple[int, ...], title: str, output_title: str = "") -> list[Panel]:
     y = windows.lesson.y
     done = np.arange(y.size).reshape(y.shape) <= np.ravel_multi_index(pixel, y.shape)
-    output = grids.shaded(y, grids.OUTPUT, top=float(np.abs(y).max()), kinds=np.where(done, grids.VALUE, grids.BLANK))
+    output = grids.shaded(y, grids.OUTPUT, top=grids.largest(y), kinds=np.where(done, grids.VALUE, grids.BLANK))
     return [
         Panel(title, windows.cells().framed(*windows.boxes(pixel))),
         Panel(output_title, output.framed((pixel[0], pixel[1], 1, 1)), lead=grids.ARROW),
@@ -102,15 +102,11 @@ def _step(windows: Windows, pixel: tuple[int, ...], title: str, output_title: st
 def _sizes(given: Lesson) -> str:
     """The sizes that are not at their default, in words."""
     p = given.problem
-    parts = [f"input {_axes(p.in_size)}", f"kernel {_axes(p.kernel)}", f"stride {_axes(p.stride)}"]
+    parts = [f"input {axes_text(p.in_size)}", f"kernel {axes_text(p.kernel)}", f"stride {axes_text(p.stride)}"]
     if any(map(any, p.padding)):
-        parts.append("padding " + _axes(tuple(b if b == a else f"{b}:{a}" for b, a in p.padding)))
+        parts.append("padding " + axes_text(tuple(b if b == a else f"{b}:{a}" for b, a in p.padding)))
     if any(p.output_padding):
-        parts.append(f"output padding {_axes(p.output_padding)}")
+        parts.append(f"output padding {axes_text(p.output_padding)}")
     if set(p.dilation) != {1}:
-        parts.append(f"dilation {_axes(p.dilation)}")
+        parts.append(f"dilation {axes_text(p.dilation)}")
     return ", ".join(parts)
-
-
-def _axes(values: tuple[Any, ...]) -> str:
-    return str(values[0]) if len(set(values)) == 1 else "x".join(map(str, values))

@@ -46,7 +46,7 @@ def zero_insertion(
     zeros = 1 - given.x.size / windows.values.size
     subtitle = (
         "Zeros between the pixels (white) and around them (grey), then an ordinary convolution with the flipped kernel. "
-        f"Outlined: {windows.sum_text(pixel, style.WIDTH)}. {zeros:.0%} of the padded input was put in."
+        f"Outlined: {windows.sum_text(pixel, style.WIDTH)}. {100 * zeros:.0f} % of the padded input was put in."
     )
     lines = [padded + convolved] if columns <= _COLUMNS else [padded, convolved]
     return grids.draw(lines, "Transposed convolution by zero insertion", subtitle, largest=0.34)
