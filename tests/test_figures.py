@@ -454,6 +454,7 @@ def test_the_map_says_where_the_pattern_vanishes():
         (lambda: figures.stamps(INPUT, [1, 2]), ValueError, r"kernel has 1 axes \(shape \(2,\)\), but must have x's 2"),
         (lambda: figures.stamps(stride=0), ValueError, "stride is 0, but must be >= 1"),
         (lambda: figures.stamps(steps=1), ValueError, "steps is 1, but must be >= 2"),
+        (lambda: figures.phases(stride=16), ValueError, "the figure would be .* inches high, but must be at most 120"),
         (lambda: figures.phases(["a"]), TypeError, "x has dtype <U1"),
         (lambda: figures.arithmetic(padding=2), ValueError, "the output would be empty"),
         (lambda: figures.zero_insertion(output_padding=3), ValueError, "output_padding is 3, but must be smaller"),

@@ -32,11 +32,11 @@ TRANSPOSE = CONVOLVE + "\N{MODIFIER LETTER CAPITAL T}"
 MARGIN = 0.1
 LARGEST, LEAST = 0.42, 0.055  # inches of a cell
 WIDEST, FILL = 0.8, 0.82  # of a cell that long numbers make larger; of its width, what a number may take
+HIGHEST = 120  # inches
 LEAD, GAP, LINE = 0.3, 0.28, 0.18  # inches of an operator, between panels, and between lines
 TITLE, NOTE, FOOT = 0.21, 0.15, 0.3
 _NEGATIVE = "#CC79A7"  # Okabe & Ito's reddish purple
 _MINUS = "\N{MINUS SIGN}"
-
 
 Box = tuple[float, float, float, float]  # row, column, rows, columns
 
@@ -111,7 +111,7 @@ def shaded(values: ArrayLike, hue: str, *, top: float | None = None, kinds: NDAr
         raise ValueError(f"a matrix has shape {array.shape}, but must have rows and columns")
     kind = np.zeros(array.shape, int) if kinds is None else kinds
     finite = np.where(np.isfinite(array) & (kind == VALUE), array, 0).astype(float)
-    top = largest(finite) if top is None else top
+    top = magnitude(finite) if top is None else top
     strength = 0.75 * np.abs(finite) / top if top else np.zeros(array.shape)
     full = np.where((finite < 0)[..., None], to_rgb(_NEGATIVE), to_rgb(hue))
     fills = 1 - strength[..., None] * (1 - full)
@@ -123,7 +123,7 @@ def shaded(values: ArrayLike, hue: str, *, top: float | None = None, kinds: NDAr
     return Cells(fills, texts, (texts == "0") | (kind == CROPPED), (), bool((finite < 0).any()), widest)
 
 
-def largest(values: NDArray[Any]) -> float:
+def magnitude(values: NDArray[Any]) -> float:
     """The largest magnitude among the finite values; 0 without any."""
     return float(np.abs(values[np.isfinite(values)]).max(initial=0))
 
@@ -161,7 +161,7 @@ def draw(
     """A figure of lines of panels, and a line of text below them. Numbers that do not fit at 8 pt are left out, which is said.
 
     Raises:
-        ValueError: more columns than can be told apart.
+        ValueError: more columns than can be told apart, or a figure higher than ``HIGHEST`` inches.
     """
     panels = [panel for line in lines for panel in line if panel]
     cell = _cell(lines, width, max(largest, min(WIDEST, 0.9 / FILL * max(text_inches(p.cells.widest, 10) for p in panels))))
@@ -173,6 +173,10 @@ def draw(
     size = min((size for size in sizes if size >= style.SMALL), default=style.SMALL)
     heights = [_line_height(line, cell) for line in lines]
     body = sum(heights) + LINE * (len(lines) - 1) + 2 * MARGIN + (FOOT if foot else 0)
+    if body > HIGHEST:
+        raise ValueError(
+            f"the figure would be {body:.0f} inches high, but must be at most {HIGHEST}; use a smaller input, kernel or stride"
+        )
     figure = style.sheet(body, title, subtitle, width=width)
     figure.set_layout_engine("none")
     top = body - MARGIN
@@ -200,13 +204,11 @@ def _type_size(panel: Panel, cell: float) -> float:
 
 def _places(lines: Lines, cell: float) -> list[list[tuple[float, float]]]:
     """(space for an operator, width with the gap after it) of each panel; lines of as many panels stand below each other."""
-    found = []
-    for line in lines:
-        alike = [other for other in lines if len(other) == len(line)]
-        found.append(
-            [(max(map(_lead, column)), max(_panel_width(panel, cell) for panel in column) + GAP) for column in zip(*alike)]
-        )
-    return found
+    found = {}
+    for count in {len(line) for line in lines}:
+        columns = zip(*(line for line in lines if len(line) == count))
+        found[count] = [(max(map(_lead, c)), max(_panel_width(panel, cell) for panel in c) + GAP) for c in columns]
+    return [found[len(line)] for line in lines]
 
 
 def _lead(panel: Panel | None) -> float:

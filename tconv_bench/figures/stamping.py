@@ -103,7 +103,7 @@ class Stamping:
         inside = np.zeros(self.shape, bool)
         inside[self.output] = True
         self.inside = inside
-        self.top = grids.largest(lesson.y)
+        self.top = grids.magnitude(lesson.y)
 
     @property
     def crops(self) -> bool:
@@ -143,7 +143,7 @@ class Stamping:
         touched = self.touched(pixel)
         name = f"{grids.number(x[pixel])} {units.X} kernel"
         return (
-            Panel(f"Pixel {at + 1}", grids.shaded(x, grids.INPUT, top=grids.largest(x), kinds=alone)),
+            Panel(f"Pixel {at + 1}", grids.shaded(x, grids.INPUT, top=grids.magnitude(x), kinds=alone)),
             Panel(name, self.canvas(self.stamp(pixel), touched).framed(*self.boxes(pixel)), lead="+" if at else ""),
             Panel("= Output" if last else f"After pixel {at + 1}", self.so_far(pixel)),
         )

@@ -18,6 +18,7 @@ from tconv_bench.figures.windows import Windows
 from tconv_bench.plots import style
 from tconv_bench.problem import as_int
 
+_CROWDED = 60  # columns of a step that leave no room for another beside it
 _COLUMN = 0.2  # inches of a cell that decide how many steps stand side by side
 FRAME_WIDTH = 6.0
 _EXPLAINED = (
@@ -47,14 +48,17 @@ def arithmetic(
     pixels = list(np.ndindex(*given.y.shape))
     shown = pixels if len(pixels) <= as_int(steps, "steps", 1) else essential(given)
     columns = windows.shape[1] + given.y.shape[1]
-    side = min(max(2, int(style.WIDTH / (_COLUMN * columns + 0.9))), given.y.shape[1] if shown is pixels else 4)
+    side = min(
+        max(2 if columns <= _CROWDED else 1, int(style.WIDTH / (_COLUMN * columns + 0.9))),
+        given.y.shape[1] if shown is pixels else 4,
+    )
     pairs = [_step(windows, pixel, f"Step {pixels.index(pixel) + 1}") for pixel in shown]
     lines = [[panel for pair in pairs[start : start + side] for panel in pair] for start in range(0, len(pairs), side)]
     lines.insert(0, [Panel("Input", grids.shaded(given.x, grids.INPUT)), _kernel(given)])
-    subtitle = _EXPLAINED
+    subtitle = f"{_sizes(given).capitalize()}. {_EXPLAINED}"
     if shown is not pixels:
         subtitle += f" {len(shown)} of {len(pixels)} steps: the corners, and one pixel per phase of the stride in the middle."
-    return grids.draw(lines, f"Step by step: {_sizes(given)}", subtitle)
+    return grids.draw(lines, "Transposed convolution, step by step", subtitle)
 
 
 def essential(given: Lesson) -> list[tuple[int, ...]]:
@@ -92,7 +96,7 @@ def _kernel(given: Lesson) -> Panel:
 def _step(windows: Windows, pixel: tuple[int, ...], title: str, output_title: str = "") -> list[Panel]:
     y = windows.lesson.y
     done = np.arange(y.size).reshape(y.shape) <= np.ravel_multi_index(pixel, y.shape)
-    output = grids.shaded(y, grids.OUTPUT, top=grids.largest(y), kinds=np.where(done, grids.VALUE, grids.BLANK))
+    output = grids.shaded(y, grids.OUTPUT, top=grids.magnitude(y), kinds=np.where(done, grids.VALUE, grids.BLANK))
     return [
         Panel(title, windows.cells().framed(*windows.boxes(pixel))),
         Panel(output_title, output.framed((pixel[0], pixel[1], 1, 1)), lead=grids.ARROW),
