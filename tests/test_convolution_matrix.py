@@ -89,9 +89,9 @@ def test_columns_of_vectors_as_in_the_text():
 
 
 @all_cases
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_sizes_are_the_arrays_bytes(shape, size, stride, padding, dilation, dtype):
-    matrix = convolution_matrix(shape, np.ones(size, dtype), stride, padding, dilation)
+@pytest.mark.parametrize(("dtype", "as_wide"), [("float32", "int32"), ("float64", "int64")])  # integers compile nothing new
+def test_sizes_are_the_arrays_bytes(shape, size, stride, padding, dilation, dtype, as_wide):
+    matrix = convolution_matrix(shape, np.ones(size, as_wide), stride, padding, dilation)
     found = matrix_size(shape, size, stride, padding, dilation, dtype)
     assert (found.rows, found.columns, found.entries) == (*matrix.shape, matrix.nnz)
     assert found.dense_bytes == matrix.toarray().nbytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,6 +29,7 @@ class Lesson:
     x: NDArray[Any]
     kernel: NDArray[Any]
     problem: Problem
+    ndim: int = 2  # axes that were given
 
     @cached_property
     def y(self) -> NDArray[Any]:
@@ -39,6 +41,10 @@ class Lesson:
     def before(self) -> tuple[int, ...]:
         """Output pixels that padding crops before the first one kept, per axis."""
         return tuple(pair[0] for pair in self.problem.padding)
+
+    def axes_text(self, values: Sequence[Any]) -> str:
+        """One value per axis that was given, in short."""
+        return axes_text(values[-self.ndim :])
 
     def taps(self, pixel: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """(input pixel, tap) of every product that is added up in an output pixel, input pixels in C order."""
@@ -77,7 +83,7 @@ def lesson(
     dtype = "float64" if "f" in (image.dtype.kind, weights.dtype.kind) else "int64"
     steps, pairs, extra, dilations = sizes
     problem = Problem(1, 1, image.shape, 1, weights.shape, steps, pairs, extra, 1, dilations, dtype)
-    return Lesson(image.astype(dtype), weights.astype(dtype), problem)
+    return Lesson(image.astype(dtype), weights.astype(dtype), problem, ndim)
 
 
 def numbered(problem: Problem) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -86,6 +92,6 @@ def numbered(problem: Problem) -> tuple[NDArray[Any], NDArray[Any]]:
     return image, np.arange(1, problem.taps + 1).reshape(problem.kernel)
 
 
-def axes_text(values: tuple[Any, ...]) -> str:
+def axes_text(values: Sequence[Any]) -> str:
     """One value per axis in short: ``3``, ``3x2``."""
     return str(values[0]) if len(set(values)) == 1 else "x".join(map(str, values))

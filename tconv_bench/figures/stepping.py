@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from tconv_bench.figures import grids
 from tconv_bench.figures.grids import Panel
-from tconv_bench.figures.lesson import STAMP, STAMPED, Lesson, axes_text, lesson
+from tconv_bench.figures.lesson import STAMP, STAMPED, Lesson, lesson
 from tconv_bench.figures.windows import Windows
 from tconv_bench.plots import style
 from tconv_bench.problem import as_int
@@ -55,7 +55,7 @@ def arithmetic(
     pairs = [_step(windows, pixel, f"Step {pixels.index(pixel) + 1}") for pixel in shown]
     lines = [[panel for pair in pairs[start : start + side] for panel in pair] for start in range(0, len(pairs), side)]
     lines.insert(0, [Panel("Input", grids.shaded(given.x, grids.INPUT)), _kernel(given)])
-    subtitle = f"{_sizes(given).capitalize()}. {_EXPLAINED}"
+    subtitle = f"{_sizes(given)} {_EXPLAINED}"
     if shown is not pixels:
         subtitle += f" {len(shown)} of {len(pixels)} steps: the corners, and one pixel per phase of the stride in the middle."
     return grids.draw(lines, "Transposed convolution, step by step", subtitle)
@@ -85,8 +85,10 @@ def arithmetic_frames(
 def _frame(windows: Windows, pixel: tuple[int, ...], number: int) -> Figure:
     given = windows.lesson
     total = windows.sum_text(pixel, FRAME_WIDTH - 2 * grids.MARGIN)
-    lines = [[_kernel(given), *_step(windows, pixel, f"Step {number} of {given.y.size}", "Output")]]
-    return grids.draw(lines, "Transposed convolution", _sizes(given).capitalize(), foot=total, width=FRAME_WIDTH)
+    window, output = _step(windows, pixel, f"Step {number} of {given.y.size}", "Output")
+    beside = windows.shape[1] + given.y.shape[1] <= _CROWDED / 2
+    lines = [[_kernel(given), window, output]] if beside else [[_kernel(given), window], [output]]
+    return grids.draw(lines, "Transposed convolution", _sizes(given), foot=total, width=FRAME_WIDTH)
 
 
 def _kernel(given: Lesson) -> Panel:
@@ -104,13 +106,13 @@ def _step(windows: Windows, pixel: tuple[int, ...], title: str, output_title: st
 
 
 def _sizes(given: Lesson) -> str:
-    """The sizes that are not at their default, in words."""
-    p = given.problem
-    parts = [f"input {axes_text(p.in_size)}", f"kernel {axes_text(p.kernel)}", f"stride {axes_text(p.stride)}"]
+    """The sizes in words, those at their default left out."""
+    p, text = given.problem, given.axes_text
+    parts = [f"input {text(p.in_size)}", f"kernel {text(p.kernel)}", f"stride {text(p.stride)}"]
     if any(map(any, p.padding)):
-        parts.append("padding " + axes_text(tuple(b if b == a else f"{b}:{a}" for b, a in p.padding)))
+        parts.append("padding " + text([b if b == a else f"{b}:{a}" for b, a in p.padding]))
     if any(p.output_padding):
-        parts.append(f"output padding {axes_text(p.output_padding)}")
+        parts.append(f"output padding {text(p.output_padding)}")
     if set(p.dilation) != {1}:
-        parts.append(f"dilation {axes_text(p.dilation)}")
-    return ", ".join(parts)
+        parts.append(f"dilation {text(p.dilation)}")
+    return f"{', '.join(parts)}.".capitalize()
