@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
 from numba import carray
 from numpy.typing import ArrayLike, NDArray
 
-from tconv_bench.problem import ARRAY_DTYPES, Geometry, Problem, kernel_dtype, padding_pairs, per_axis
+from tconv_bench.conv import checked_array
+from tconv_bench.problem import Geometry, Problem, kernel_dtype, padding_pairs, per_axis
 from tconv_bench.simd import as_pointer
 from tconv_bench.variants import _native
 from tconv_bench.variants._native import SIZES_AT
@@ -90,16 +91,21 @@ def _remember(key: Geometry, pattern: tuple[NDArray[Any], NDArray[Any]]) -> None
             _patterns.popitem(last=False)
 
 
-def _row_pointers(problem: Problem) -> NDArray[Any]:
-    """Where each row of the transposed matrix starts: a row's length is a product of one count per axis."""
+def row_lengths(problem: Problem) -> NDArray[Any]:
+    """Entries of the transposed matrix' rows, one output channel's, of shape ``out_size``: a product of one count per axis."""
     lengths = np.array(problem.c_in // problem.groups)
     axes = zip(problem.out_size, problem.in_size, problem.kernel, problem.stride, problem.padding, problem.dilation)
     for o, i, k, s, (before, _), d in axes:
         pixel, between = np.divmod(np.arange(o)[:, None] + before - d * np.arange(k), s)
         meeting = (between == 0) & (pixel >= 0) & (pixel < i)
         lengths = np.multiply.outer(lengths, meeting.sum(axis=1))
+    return lengths
+
+
+def _row_pointers(problem: Problem) -> NDArray[Any]:
+    """Where each row of the transposed matrix starts."""
     indptr = np.zeros(problem.c_out * problem.out_pixels + 1, np.int64)
-    np.cumsum(np.tile(lengths.ravel(), problem.c_out), out=indptr[1:])
+    np.cumsum(np.tile(row_lengths(problem).ravel(), problem.c_out), out=indptr[1:])
     return indptr.astype(index_dtype(problem), copy=False)
 
 
@@ -169,24 +175,58 @@ def convolution_matrix(
     array([[1, 2, 0],
            [0, 1, 2]])
     """
-    weights = np.asarray(kernel)
-    if weights.dtype.name not in ARRAY_DTYPES:
-        raise TypeError(f"kernel has dtype {weights.dtype}, but must be one of {', '.join(ARRAY_DTYPES)}")
-    ndim = weights.ndim
+    weights = checked_array(kernel, "kernel")
+    problem = transposed_problem(input_shape, weights.shape, stride, padding, dilation, kernel_dtype(weights.dtype))
+    values = np.ascontiguousarray(weights, dtype=problem.dtype).reshape(problem.weight_shape)
+    return transposed_matrix(problem, values).T.tocsr().astype(weights.dtype.newbyteorder("="), copy=False)
+
+
+def transposed_problem(
+    input_shape: Any, kernel: tuple[int, ...], stride: Any, padding: Any, dilation: Any, dtype: str
+) -> Problem:
+    """The transposed convolution of one channel whose matrix is C.T, for an ordinary convolution's sizes."""
+    ndim = len(kernel)
     if not 1 <= ndim <= 3:
         raise ValueError(f"kernel has {ndim} axes, but must have 1, 2 or 3")
     shape = per_axis((input_shape,) if np.ndim(input_shape) == 0 else input_shape, ndim, "input_shape", 1)
     pairs, steps = padding_pairs(padding, ndim), per_axis(stride, ndim, "stride", 1)
     dilations = per_axis(dilation, ndim, "dilation", 1)
-    spans = [i + sum(p) - d * (k - 1) - 1 for i, p, d, k in zip(shape, pairs, dilations, weights.shape)]
+    spans = [i + sum(p) - d * (k - 1) - 1 for i, p, d, k in zip(shape, pairs, dilations, kernel)]
     if min(spans) < 0:
         raise ValueError(
             f"the convolution's output would be empty: input_shape is {shape}, padding {pairs}, dilation {dilations}, "
-            f"but the kernel's size is {weights.shape}"
+            f"but the kernel's size is {kernel}"
         )
     size = tuple(span // s + 1 for span, s in zip(spans, steps))
     # Input pixels past the last stamp are the transposed convolution's output padding, always fewer than the stride.
     extra = tuple(span % s for span, s in zip(spans, steps))
-    problem = Problem(1, 1, size, 1, weights.shape, steps, pairs, extra, 1, dilations, kernel_dtype(weights.dtype))
-    values = np.ascontiguousarray(weights, dtype=problem.dtype).reshape(problem.weight_shape)
-    return transposed_matrix(problem, values).T.tocsr().astype(weights.dtype.newbyteorder("="), copy=False)
+    return Problem(1, 1, size, 1, kernel, steps, pairs, extra, 1, dilations, dtype)
+
+
+class MatrixSize(NamedTuple):
+    """What the matrix C of an ordinary convolution holds, without building it."""
+
+    rows: int
+    columns: int
+    entries: int
+    dense_bytes: int
+    csr_bytes: int
+
+
+def matrix_size(
+    input_shape: Any, kernel: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, dtype: str = "float32"
+) -> MatrixSize:
+    """Rows, columns, entries and bytes of ``convolution_matrix``, dense and as CSR, for a kernel of the sizes ``kernel``.
+
+    A dense matrix keeps every element; CSR a value and a column index per entry and a pointer per row, and one more.
+    ``kernel`` is an integer, or one per axis; the rest, and what is raised, is as for ``convolution_matrix``.
+
+    >>> matrix_size((4, 4), 3)
+    MatrixSize(rows=4, columns=16, entries=36, dense_bytes=256, csr_bytes=308)
+    """
+    shape = (input_shape,) if np.ndim(input_shape) == 0 else tuple(input_shape)
+    problem = transposed_problem(shape, per_axis(kernel, len(shape), "kernel", 1), stride, padding, dilation, dtype)
+    rows, columns, held = problem.in_pixels, problem.out_pixels, entries(problem)
+    index = index_dtype(problem).itemsize
+    csr = held * (problem.itemsize + index) + (rows + 1) * index
+    return MatrixSize(rows, columns, held, rows * columns * problem.itemsize, csr)

@@ -385,65 +385,65 @@ _taps_1_1 = _taps_tile(1, 1)
 
 @njit(nogil=True)
 def sum_taps(
-    m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last
+    m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end
 ):  # fmt: skip
     """C[i, j] = start + sum over taps t and p of A_t[p, i] * B_t[p, j], with all sums in registers.
 
     i < m, a member of ``HEIGHTS``; j counts ``vectors`` whole vectors, all of which are read and written: 1, 2, or ``WIDE``
     where m <= 6. ``start`` is C[i, j] where ``from_c``, else ``bias[bias_at + i]``. Tap t of ``first ... first + count - 1``
     has A_t[p, i] at ``a_at + taps[2t] + p*a_k + i`` and B_t[p, j] at ``b_at + taps[2t + 1] + p*b_k + j``, p < k; C[i, j]
-    stands at ``c_at + i*c_row + j``. While they sum, the taller tiles ask for a cache line to write and one to read at each step:
-    the addresses ``ahead[2q]`` and ``ahead[2q + 1]`` from pair ``ahead_at`` to ``ahead_last``, which exists and is asked for
+    stands at ``c_at + i*c_row + j``. While they sum, the taller tiles ask for a cache line to write and one to read at each
+    step: the addresses ``q[2i]`` and ``q[2i + 1]`` from pair ``q_at`` to ``q_end``, which exists and is asked for
     again when there are no more.
     """
     if vectors == 2:
         if m == 12:
-            _taps_12_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_12_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
         elif m == 8:
-            _taps_8_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_8_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
         elif m == 6:
-            _taps_6_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_6_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
         elif m == 4:
-            _taps_4_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_4_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
         elif m == 3:
-            _taps_3_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_3_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
         elif m == 2:
-            _taps_2_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_2_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
         else:
-            _taps_1_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_1_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
     elif vectors == 1:
         if m == 12:
-            _taps_12_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_12_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
         elif m == 8:
-            _taps_8_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_8_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
         elif m == 6:
-            _taps_6_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_6_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
         elif m == 4:
-            _taps_4_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_4_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
         elif m == 3:
-            _taps_3_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_3_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
         elif m == 2:
-            _taps_2_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_2_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
         else:
-            _taps_1_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_1_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
     else:
         if m == 6:
-            _taps_6_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_6_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
         elif m == 4:
-            _taps_4_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_4_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
         elif m == 3:
-            _taps_3_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_3_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
         elif m == 2:
-            _taps_2_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_2_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
         else:
-            _taps_1_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last)
+            _taps_1_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
 
 
 def _native_sum_taps(
-    m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at, ahead_last
+    m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end
 ):  # fmt: skip
     sum_taps(m, vectors, carray(a, 1), a_at, a_k, carray(b, 1), b_at, b_k, carray(taps, 1), first, count, k, from_c != 0,
-             carray(bias, 1), bias_at, carray(c, 1), c_at, c_row, carray(ahead, 1), ahead_at, ahead_last)  # fmt: skip
+             carray(bias, 1), bias_at, carray(c, 1), c_at, c_row, carray(q, 1), q_at, q_end)  # fmt: skip
 
 
 @cache
@@ -455,8 +455,8 @@ def native_sum_taps(dtype: str) -> Any:
 
 @intrinsic
 def call_sum_taps(
-    typingctx, address, m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead,
-    ahead_at, ahead_last
+    typingctx, address, m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q,
+    q_at, q_end
 ):  # fmt: skip
     """``sum_taps`` through the address of its machine code."""
 
@@ -473,7 +473,7 @@ def call_sum_taps(
         return context.get_dummy_value()
 
     i = types.int64
-    rest = (i, i, a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, ahead, i, i)
+    rest = (i, i, a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, q, i, i)
     return types.void(i, *rest), codegen
 
 
@@ -631,7 +631,7 @@ def interleave(stride, source, at, step, out, to, count):
 
 
 def _deinterleave(stride: int):
-    """Intrinsic: out[to + r*step + j] = source[at + stride*j + r], j < count, r < stride; zero outside ``first ... last - 1``."""
+    """Intrinsic: out[to + r*step + j] = source[at + stride*j + r], j < count, r < stride; 0 outside ``first ... last - 1``."""
 
     def codegen(context, builder, signature, args):
         _, at, first, last, _, to, step, count = args
@@ -707,7 +707,7 @@ def deinterleave(stride, source, at, first, last, out, to, step, count):
 
 @intrinsic
 def _transpose_block(typingctx, columns, source, at, target, places, first, shift, rows, width, written):
-    """target[places[first + k] + shift + j] = source[at + columns*j + k] for j < rows and k < width, and 0 for rows <= j < written.
+    """target[places[first + k] + shift + j] = source[at + columns*j + k], j < rows, k < width, and 0 for rows <= j < written.
 
     All three counts are at most the lanes of a vector; a place below zero is left out.
     """
@@ -759,8 +759,8 @@ def transpose(columns, source, at, target, places, shift, rows, written):
     for j in range(0, written, lanes):
         for k in range(0, columns, lanes):
             _transpose_block(
-                columns, source, at + j * columns + k, target, places, k, shift + j, min(lanes, rows - j), min(lanes, columns - k),
-                min(lanes, written - j),
+                columns, source, at + j * columns + k, target, places, k, shift + j, min(lanes, rows - j),
+                min(lanes, columns - k), min(lanes, written - j),
             )  # fmt: skip
 
 
@@ -985,8 +985,8 @@ def _identity(size: int) -> tuple[tuple[int, ...], ...]:
 
 
 # Winograd's short correlations (Lavin & Gray, arXiv:1509.09308) at the points 0, 1, infinity and 0, 1, -1, infinity: of the
-# input (rows of products from a window's elements), of the weights (from a phase's taps; the inner ones of four rows are halved)
-# and of the sums (a tile's outputs from products).
+# input (rows of products from a window's elements), of the weights (from a phase's taps; the inner ones of four rows are
+# halved) and of the sums (a tile's outputs from products).
 INPUT_3 = ((1, -1, 0), (0, 1, 0), (0, -1, 1))
 INPUT_4 = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 WEIGHT_3_OF_2 = ((1, 0), (1, 1), (0, 1))

@@ -39,7 +39,7 @@ def test_the_methods_of_the_table_exist():
 
 def test_the_commands_exist():
     shown = set(re.findall(r"^tconv-bench ([\w-]+)", README, re.MULTILINE))
-    assert shown == {"list", "explain", "run", "report", "info", "compare", "compare-report", "readme", "site"}
+    assert shown == {"list", "explain", "run", "report", "info", "compare", "compare-report", "readme", "site", "figures"}
     for command in shown:
         done = CliRunner().invoke(app, [command, "--help"])
         assert done.exit_code == 0

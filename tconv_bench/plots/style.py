@@ -223,7 +223,7 @@ def save_png(figure: Figure, folder: Path, name: str, pixels: int = PIXELS) -> P
     content = BytesIO()
     write(figure, content, format="png", dpi=pixels / figure.get_figwidth())
     path = _at(folder, name, "png")
-    _indexed(Image.open(content).convert("RGB")).save(path, optimize=True)
+    indexed(Image.open(content).convert("RGB")).save(path, optimize=True)
     return path
 
 
@@ -249,7 +249,7 @@ def write(figure: Figure, target: Any, *, fonttype: str = "path", **how: Any) ->
         figure.savefig(target, **how)
 
 
-def _indexed(image: Image.Image) -> Image.Image:
+def indexed(image: Image.Image) -> Image.Image:
     """The image with 256 colours, a third of the bytes: the most frequent ones stay exact, the rest (edges of type) go to
     the nearest of them. Pillow's own quantisers shift the methods' colours."""
     red, green, blue = np.moveaxis(np.asarray(image).astype(np.int32), -1, 0)

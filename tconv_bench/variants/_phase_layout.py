@@ -238,7 +238,7 @@ def layout(problem: Problem, threads: int) -> Layout:
 
 @lru_cache(maxsize=512)
 def one_shot_layout(problem: Problem, threads: int) -> Layout:
-    """The plan of work for weights that are used once: over channels also where reading them in place outweighs slower tiles."""
+    """The plan for weights that are used once: over channels also where reading them in place outweighs slower tiles."""
     found = layout(problem, threads)
     if not found.shape.over_pixels or found.shape.merged or found.weights < FEW_WEIGHTS:
         return found

@@ -1,10 +1,10 @@
 """Tiles, lines and task cuts of ``winograd``: everything that depends on the problem alone, computed once per problem.
 
 Along an axis with stride s, padding p and r = ceil(kernel / s) taps per phase, phase k0 = 0 ... s - 1 adds to output pixel
-``s*j + k0 - p`` the taps ``k0 + s*i`` at input pixels ``j - i``, so that a tile of ``size`` neighbouring j reads the same window
-of ``size + r - 1`` pixels for every phase. Phases with a tap less read the window's last elements. Tiles of all rows, slabs and
-images are numbered on one line. The input lies on lines of its own, element ``b`` of every window that begins a tile's width
-after the last one's on line b, so that any element of all windows is a vector at a constant distance.
+``s*j + k0 - p`` the taps ``k0 + s*i`` at input pixels ``j - i``, so that a tile of ``size`` neighbouring j reads the same
+window of ``size + r - 1`` pixels for every phase. Phases with a tap less read the window's last elements. Tiles of all rows,
+slabs and images are numbered on one line. The input lies on ``size`` lines per axis, pixel ``size*t + b`` as element t of line b,
+so that any element of all windows is a vector at a constant distance.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def unsupported(problem: Problem) -> str:
         return f"winograd needs dilation 1, not {problem.dilation}; use method='phase'"
     if any(k < s for k, s in zip(problem.kernel, problem.stride)) or not 1 < max(taps) <= 3:
         return (
-            f"winograd needs two or three taps per phase along an axis, one elsewhere, and has kernel {problem.kernel} at stride "
+            f"winograd needs two or three taps per phase along an axis, one elsewhere, not kernel {problem.kernel} at stride "
             f"{problem.stride}; use method='phase'"
         )
     return ""
@@ -225,15 +225,19 @@ def reordered(found: Layout, x_last: bool, out_last: bool) -> Layout:
     s = found.shape
     x = _strides((s.batch, s.groups * s.c_in, s.iz, s.iy, s.ix), x_last)
     out = _strides((s.batch, s.groups * s.c_out, s.oz, s.oy, s.ox), out_last)
-    shape = Shape(*s[: Shape._fields.index("x_n")], *x, *out)._replace(far=s.far * (not out_last))
+    shape = s._replace(
+        far=s.far * (not out_last), x_n=x[0], x_c=x[1], x_z=x[2], x_y=x[3], x_x=x[4], out_n=out[0], out_c=out[1], out_z=out[2],
+        out_y=out[3], out_x=out[4],
+    )  # fmt: skip
     record = np.array([tuple(shape)], RECORD)
     addresses = found.addresses.copy()
     addresses[RECORD_AT] = record.ctypes.data
     return found._replace(shape=shape, record=record, addresses=addresses)
 
 
-def _each(axes: tuple[Axis, ...], name: str) -> list[int]:
-    return [getattr(axis, name) for axis in axes]
+def _each(axes: tuple[Axis, Axis, Axis], name: str) -> tuple[int, int, int]:
+    z, y, x = (getattr(axis, name) for axis in axes)
+    return z, y, x
 
 
 def _takes_bias(axis: Axis) -> list[int]:

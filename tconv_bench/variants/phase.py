@@ -47,7 +47,7 @@ from tconv_bench.simd import (
     sum_lines,
     transpose,
 )
-from tconv_bench.variants import _blocks, _costs, _phase_layout
+from tconv_bench.variants import _blocks, _phase_layout
 from tconv_bench.variants._launch import (
     BIAS_AT,
     PANELS_AT,
@@ -160,7 +160,7 @@ def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at, ahea
 
 @kernel
 def _next_input(s, x_at, low, high):
-    """Where the input of positions ``low ... high - 1`` begins in the first channel's memory, and how long it is in one image."""
+    """Where the input of positions ``low ... high - 1`` begins in the first channel's memory, and its length in one image."""
     image = s.pz * s.py * s.pitch
     low = max(0, low)
     n = low // image
@@ -183,7 +183,7 @@ def _tiles(
 ):  # fmt: skip
     """Sums of one panel and row phase at positions ``low ... high - 1`` of the packed line, over a block of input channels.
 
-    ``first_c`` is the block's first; all but the one at 0 add to the sums. ``listed`` pairs of cache lines are asked for on the way.
+    ``first_c`` is the block's first; all but the one at 0 add to the sums. ``listed`` pairs of lines are asked for on the way.
     """
     lanes = simd.VECTOR_BYTES // packed.itemsize
     if s.merged and first_c == 0:
@@ -233,7 +233,9 @@ def _pixels_task(
         # A part's sums stay in the first-level cache, its stores drain while the next part is computed, and the row phases
         # write neighbouring rows, which may share a cache line, one after the other.
         # What the next task packs, and the lines of a large output, are on their way meanwhile: a share at each step.
-        next_at, next_length = _next_input(s, x_at, high - s.reach, min(s.positions, high + s.task_positions) - s.reach + s.span)
+        next_at, next_length = _next_input(
+            s, x_at, high - s.reach, min(s.positions, high + s.task_positions) - s.reach + s.span
+        )
         line = 64 // x.itemsize
         lines = (next_length + line - 1) // line
         wanted = s.c_in * lines if s.x_x == 1 and s.far and last_row == s.sz * s.sy else 0
@@ -310,7 +312,7 @@ def _places(s, members, step, places):
 
 @kernel
 def _read_weights(s, weight, at, first_c, count, channels, block, members, places, step, near):
-    """Weights of some input channels from where the caller has them to ``near[entry][c][channel]``; NaN where one is not finite.
+    """Weights of some input channels from where the caller has them to ``near[entry][c][channel]``; NaN if one is not finite.
 
     ``at``: the first channel's in input channel 0 of the group.
     """
@@ -384,8 +386,8 @@ def _channels_task(
 ):  # fmt: skip
     """All positions of some images, blocks of channels and row phases, vectors along the channels.
 
-    All rows pass a block of input channels' weights before the next block's come. Weights that are used once (``s.raw``) are read
-    from where the caller has them.
+    All rows pass a block of input channels' weights before the next block's come. Weights that are used once (``s.raw``) are
+    read from where the caller has them.
     """
     lanes = simd.VECTOR_BYTES // out.itemsize
     high = min(s.positions, low + s.task_positions)
@@ -435,8 +437,8 @@ def _channels_task(
                         continue
                     line = ((n * s.pz + jz) * s.py + jy) * s.pitch + c * length
                     for phase in range(s.sx):
-                        count = _row_taps(s, jobs[row_phase, phase, 0], jobs[row_phase, phase, 1], jz, jy, table, near_step, taps,
-                                          rows, own)  # fmt: skip
+                        count = _row_taps(s, jobs[row_phase, phase, 0], jobs[row_phase, phase, 1], jz, jy, table, near_step,
+                                          taps, rows, own)  # fmt: skip
                         _fetch_weights(s, weight, next_at, run, step, asked, min(share, lines - asked))
                         asked = min(lines, asked + share)
                         j = 0

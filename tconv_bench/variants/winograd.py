@@ -512,10 +512,10 @@ class Winograd(Variant):
     def error_bound(
         self, problem: Problem, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """gamma_n * prod over the axes with several taps of |A'| (|G||g| * |B'||d|), summed over c, for any tile of the image.
+        """gamma_n * prod over the axes with several taps of |A'| (|G||g| * |B'||d|), summed over c, for any tile of an image.
 
-        On such an axis |A'| adds three products at most, |G||g| is at most sum |g|, |B'||d| twice the window's largest pixel; n is
-        c_in / groups and, per axis, three operations on the weights, one on the input and two on the sums.
+        On such an axis |A'| adds three products at most, |G||g| is at most sum |g|, |B'||d| twice the window's largest pixel;
+        n is c_in / groups and, per axis, three operations on the weights, one on the input and two on the sums.
         """
         axes = sum(axis.taps > 1 for axis in _layout(problem).axes)
         groups = problem.groups
