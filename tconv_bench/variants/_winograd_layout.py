@@ -3,8 +3,8 @@
 Along an axis with stride s, padding p and r = ceil(kernel / s) taps per phase, phase k0 = 0 ... s - 1 adds to output pixel
 ``s*j + k0 - p`` the taps ``k0 + s*i`` at input pixels ``j - i``, so that a tile of ``size`` neighbouring j reads the same
 window of ``size + r - 1`` pixels for every phase. Phases with a tap less read the window's last elements. Tiles of all rows,
-slabs and images are numbered on one line. The input lies on ``size`` lines per axis, pixel ``size*t + b`` as element t of line b,
-so that any element of all windows is a vector at a constant distance.
+slabs and images are numbered on one line. The input lies on ``size`` lines per axis, pixel ``size*t + b`` as element t of
+line b, so that any element of all windows is a vector at a constant distance.
 """
 
 from __future__ import annotations
