@@ -24,7 +24,7 @@ PACKED_BYTES = 512 * 1024  # packed input of a task, read once per panel of weig
 LIMIT_BYTES = 3 * 2**20  # packed input of a task, whatever the layer
 CHANNELS_BYTES = 128 * 1024  # weights that all rows of a task over channels pass before the next input channels' come
 FAR_BYTES = 2**20  # the lines of a larger output are fetched while its sums are computed
-PART = 4  # vectors of positions whose sums are stored together
+PART = 12  # vectors of positions whose sums are stored together
 # What a task costs besides its multiply-adds, in cycles (measured on Zen 4): an element stored over channels and over
 # pixels, an element packed, a task begun.
 STORE_CYCLES = (2.0, 0.25)

@@ -71,7 +71,7 @@ from tconv_bench.variants._phase_layout import (
 )
 
 TALL = simd.TALL
-AHEAD = 512  # pairs of cache lines that the tiles of one part ask for, at most
+AHEAD = 1024  # pairs of cache lines that the tiles of one part ask for, at most
 
 
 _length = kernel(packed_length)
