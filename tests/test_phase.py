@@ -32,12 +32,22 @@ def computed(problem: Problem) -> NDArray[Any]:
     return out
 
 
+def computed_once(problem: Problem) -> NDArray[Any]:
+    x, weight, bias = integer_data(problem)
+    out = poisoned(problem)
+    PHASE.one_shot(problem, weight, bias, x, out)
+    return out
+
+
 @pytest.fixture
 def fresh_layouts():
     """Layouts that a test changed are not left to others."""
-    _phase_layout.layout.cache_clear()
+    caches = (_phase_layout.layout, _phase_layout.one_shot_layout)
+    for found in caches:
+        found.cache_clear()
     yield
-    _phase_layout.layout.cache_clear()
+    for found in caches:
+        found.cache_clear()
 
 
 @pytest.mark.parametrize("over_pixels", [True, False])
@@ -49,10 +59,30 @@ def test_each_layout_is_right_on_every_problem_that_it_can_hold(over_pixels: boo
         return found._replace(cycles=found.cycles * 1e-9) if found and way == over_pixels else found
 
     monkeypatch.setattr(_phase_layout, "_cut", preferred)
+    monkeypatch.setattr(_phase_layout, "FAR_BYTES", 0)  # every output's lines are asked for ahead
     for problem in PROBLEMS[::5]:
         assert_array_equal(computed(problem), right(problem), err_msg=str(problem))
-        met.add(bool(_phase_layout.layout(problem, numba.get_num_threads()).shape.over_pixels))
-    assert over_pixels in met
+        assert_array_equal(computed_once(problem), right(problem), err_msg=str(problem))
+        found = _phase_layout.one_shot_layout(problem, numba.get_num_threads())
+        met.add((bool(found.shape.over_pixels), found.reads_raw))
+    assert met >= ({(True, False)} if over_pixels else {(False, True), (False, False)})
+
+
+@pytest.mark.parametrize("text", ["n1_ci40_i16_co70_k25_s4_p11_op1", "n1_ci70_i3x3_co40_k3x3_s2x2_p1x1", "n1_ci3_i4_co9_k96_s32"])
+def test_weights_used_once_are_read_where_they_lie(text: str, monkeypatch, fresh_layouts):
+    problem = Problem.parse(text)
+    monkeypatch.setattr(_phase_layout, "FEW_WEIGHTS", 0)
+    monkeypatch.setattr(_phase_layout, "CHANNELS_BYTES", 1)  # several blocks of input channels
+    found = _phase_layout.one_shot_layout(problem, numba.get_num_threads())
+    assert found.reads_raw
+    assert found.shape.raw == 0  # a plan's weights are packed
+    assert found.record_once["raw"][0] == 1
+    assert_array_equal(computed_once(problem), right(problem))
+    x, weight, bias = integer_data(problem)
+    weight[1, 2, ..., 0] = np.nan
+    out = poisoned(problem)
+    PHASE.one_shot(problem, weight, bias, x, out)
+    assert_array_equal(out, reference.conv_transpose(problem, x, weight, bias).astype("float32"))
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,63 @@ def test_small_parts_of_the_packing(dtype: str):
     assert_array_equal(sums[1:], 4 + 7 * source[n + 2] + 3 * source[n + 5])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_taken_apart(dtype: str):
+    for stride in (1, 2, 3):
+        source = np.arange(1, 400).astype(dtype)
+        for first, last, count in ((0, 90, 30), (2, 40, 17), (-3, 200, 45), (5, 5, 4)):
+            out = np.full((stride, 60), -1).astype(dtype)
+            simd.deinterleave(stride, source, 100, first, last, out.reshape(-1), 5, 60, count)
+            expected = np.full((stride, 60), -1).astype(dtype)
+            for r, j in np.ndindex(stride, count):
+                element = stride * j + r
+                expected[r, 5 + j] = source[100 + element] if first <= element < last else 0
+            assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_taps_turned_round(dtype: str):
+    rng = np.random.default_rng(4)
+    for columns, rows, written in ((1, 5, 5), (4, 12, 12), (9, 20, 32), (16, 64, 64), (25, 7, 16), (64, 3, 4)):
+        source = rng.permutation(2 + columns * rows).astype(dtype)
+        places = rng.permutation(columns) * 70
+        places[columns // 2] = -1  # a tap that is left out
+        out = np.full(columns * 70, -1).astype(dtype)
+        expected = out.copy()
+        for k, place in enumerate(places):
+            if place >= 0:
+                expected[3 + place : 3 + place + written] = 0
+                expected[3 + place : 3 + place + rows] = source[2 + k : 2 + columns * rows : columns]
+        simd.transpose(columns, source, 2, out, places, 3, rows, written)
+        assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("size", "taps", "mixed"), [(2, 2, 0), (3, 2, 0), (2, 3, 0), (2, 2, 1), (3, 2, 1), (2, 3, 1)])
+def test_short_correlations_with_fewer_products(size: int, taps: int, mixed: int, dtype: str):
+    rng = np.random.default_rng(2)
+    tiles = 2 * simd.VECTOR_BYTES // np.dtype(dtype).itemsize
+    window = size + taps - 1
+    # element l of a tile's window stands on line l % size, a place further for l >= size
+    lines = rng.integers(-9, 9, (size, tiles + 3)).astype(dtype)
+    elements = np.array([lines[i % size, 1 + i // size : 1 + i // size + tiles] for i in range(window)])
+    kinds = [(taps, 0), (taps - 1, 1)] if mixed else [(taps, 0)]
+    products = [size + count - 1 for count, _ in kinds]
+    rows = np.zeros((sum(products), tiles), dtype)
+    simd.combine_window(size, taps, mixed, lines.reshape(-1), 1, tiles + 3, 1, rows.reshape(-1), 0, tiles, tiles)
+    first = 0
+    for (count, shift), lanes in zip(kinds, products):
+        kernel = rng.integers(-9, 9, (count, tiles)).astype(dtype)
+        weights = np.zeros((lanes, tiles), dtype)
+        simd.combine_weights(size, count, kernel.reshape(-1), 0, tiles, weights.reshape(-1), 0, tiles, tiles)
+        sums = np.zeros((size, tiles), dtype)
+        multiplied = weights * rows[first : first + lanes]
+        simd.combine_outputs(size, lanes, multiplied.reshape(-1), 0, tiles, sums.reshape(-1), 0, tiles, tiles)
+        exact = [sum(kernel[i] * elements[shift + e + i] for i in range(count)) for e in range(size)]
+        assert_array_equal(sums, exact)
+        first += lanes
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_value_that_is_not_finite_is_found_wherever_it_stands(value: float):
     for place in range(40):

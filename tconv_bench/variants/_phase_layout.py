@@ -304,7 +304,11 @@ def _layout(problem: Problem, threads: int, fold: int, over_pixels: bool | None 
     out_n, out_c, out_z, out_y, out_x = _strides((g.n, g.c_out, g.oz, g.oy, g.ox), False)
     members = _members(found)
     pack_block = max(1, min(16, 16384 // (problem.itemsize * cut.panels[0][1] * problem.taps // fold)))
-    depth = 0 if cut.over_pixels else max(16, CHANNELS_BYTES // (problem.itemsize * len(found) * cut.panels[0][1]))
+    # of one phase's taps; of all taps where they are read from the caller's memory
+    depth, raw_depth = (
+        0 if cut.over_pixels else max(16, CHANNELS_BYTES // (problem.itemsize * max(1, entries) * cut.panels[0][1]))
+        for entries in (max(len(job.entries) for job in jobs), len(found))
+    )
     shape = Shape(
         g.n, c_in, c_out, g.groups, int(cut.over_pixels), fold, int(flat), int(merged), int(far), positions, span, reach,
         x.pitch, y.pitch, z.pitch, x.width, y.width, z.width, x.first, y.first, z.first, x.data, y.data, z.data, x.stride,
@@ -326,7 +330,7 @@ def _layout(problem: Problem, threads: int, fold: int, over_pixels: bool | None 
     ]
     # elsewhere the same weights would be read by several tasks
     reads_raw = not cut.over_pixels and cut.positions >= positions and cut.rows == z.stride * y.stride
-    record_once = np.array([tuple(shape._replace(raw=int(reads_raw)))], RECORD)
+    record_once = np.array([tuple(shape._replace(raw=int(reads_raw), depth=raw_depth))], RECORD)
     once = addresses.copy()
     once[RECORD_AT] = record_once.ctypes.data
     return Layout(
@@ -515,7 +519,7 @@ def workspace_elements(found: Layout) -> int:
     if not s.over_pixels:
         images = -(-padded // (s.pz * s.py * s.pitch))
         block = int(found.panels[0, 1])
-        near = s.entries * (s.depth * block + lanes) if found.reads_raw else 0
+        near = s.entries * (int(found.record_once["depth"][0]) * block + lanes) if found.reads_raw else 0
         return packed + s.task_rows * images * s.wz * s.wy * s.wx * s.sx * block + near
     if s.block == s.c_in:
         return packed + s.sx * simd.TALL * (padded if s.c_in == 1 else PART * lanes) + lanes

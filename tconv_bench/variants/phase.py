@@ -366,7 +366,7 @@ def _store_channels(s, sums, block, channel, channels, out, to):
 
 
 @kernel
-def _fetch_weights(s, weight, at, run, step, first, count):
+def _fetch_weights(weight, at, run, step, first, count):
     """Ask for lines ``first ... first + count - 1`` of weights that lie in runs of ``run`` elements, ``step`` apart."""
     line = 64 // weight.itemsize
     lines = (run + line - 1) // line
@@ -415,12 +415,10 @@ def _channels_task(
         for c in range(0, s.c_in, s.depth):
             depth = min(s.depth, s.c_in - c)
             following = min(s.depth, s.c_in - c - depth)
-            # where the next block's weights lie: a run for each input channel, or for each tap
-            if s.raw:
-                next_at, step, run = source + (c + depth) * c_out * s.kernel, c_out * s.kernel, channels // s.fold * s.kernel
-            else:
-                next_at, step, run = base + (c + depth) * block, s.c_in * block, following * block
-            lines = (following if s.raw else s.entries) * ((run * out.itemsize + 63) // 64)
+            # where the next block's weights lie, a run for each input channel; packed ones come by themselves
+            step, run = c_out * s.kernel, channels // s.fold * s.kernel
+            next_at = source + (c + depth) * step
+            lines = following * ((run * out.itemsize + 63) // 64) if s.raw else 0
             asked, share = 0, lines // max(1, (last_row - first_row) * all_rows * s.sx) + 1
             w_at, near_step = base + c * block, 0
             if s.raw:
@@ -439,8 +437,9 @@ def _channels_task(
                     for phase in range(s.sx):
                         count = _row_taps(s, jobs[row_phase, phase, 0], jobs[row_phase, phase, 1], jz, jy, table, near_step,
                                           taps, rows, own)  # fmt: skip
-                        _fetch_weights(s, weight, next_at, run, step, asked, min(share, lines - asked))
-                        asked = min(lines, asked + share)
+                        if asked < lines:
+                            _fetch_weights(weight, next_at, run, step, asked, min(share, lines - asked))
+                            asked += share
                         j = 0
                         while j < s.wx:
                             height = _tile_height(s.wx - j)
