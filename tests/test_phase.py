@@ -68,7 +68,9 @@ def test_each_layout_is_right_on_every_problem_that_it_can_hold(over_pixels: boo
     assert met >= ({(True, False)} if over_pixels else {(False, True), (False, False)})
 
 
-@pytest.mark.parametrize("text", ["n1_ci40_i16_co70_k25_s4_p11_op1", "n1_ci70_i3x3_co40_k3x3_s2x2_p1x1", "n1_ci3_i4_co9_k96_s32"])
+@pytest.mark.parametrize(
+    "text", ["n1_ci40_i16_co70_k25_s4_p11_op1", "n1_ci70_i3x3_co40_k3x3_s2x2_p1x1", "n1_ci3_i4_co9_k96_s32"]
+)
 def test_weights_used_once_are_read_where_they_lie(text: str, monkeypatch, fresh_layouts):
     problem = Problem.parse(text)
     monkeypatch.setattr(_phase_layout, "FEW_WEIGHTS", 0)

@@ -194,15 +194,16 @@ def _tiles(
         left = (high - low - at + lanes - 1) // lanes
         tallest = s.sx * height if s.merged else height
         vectors = WIDE if left >= WIDE and tallest <= 6 else 2 if left >= 2 else 1
+        tiles = left // vectors
         for job in range(s.jobs):
             rows = jobs[row_phase, job, 3] * height
             call_sum_taps(
-                tile, rows, vectors, weight, w_at + first_c * rows, rows, packed, low + at, length, taps,
+                tile, rows, vectors, tiles, lanes, weight, w_at + first_c * rows, rows, packed, low + at, length, taps,
                 table * s.entries + jobs[row_phase, job, 0], jobs[row_phase, job, 1], channels, first_c > 0 or s.merged != 0,
                 bias, bias_at, sums, jobs[row_phase, job, 2] * height * step + at, step, ahead, min(asked, listed), listed,
             )  # fmt: skip
-            asked += jobs[row_phase, job, 1] * channels
-        at += vectors * lanes
+            asked += tiles * jobs[row_phase, job, 1] * channels
+        at += tiles * vectors * lanes
 
 
 @kernel
@@ -445,8 +446,8 @@ def _channels_task(
                             height = _tile_height(s.wx - j)
                             to = ((row_phase - first_row) * all_rows + row) * row_size + (phase * s.wx + j) * block
                             call_sum_taps(
-                                tile, height, block // lanes, packed, line + j, length, near if s.raw else weight, w_at, block,
-                                own, 0, count, depth, True, bias, 0, sums, to, block, ahead, 0, 0,
+                                tile, height, block // lanes, 1, lanes, packed, line + j, length, near if s.raw else weight,
+                                w_at, block, own, 0, count, depth, True, bias, 0, sums, to, block, ahead, 0, 0,
                             )  # fmt: skip
                             j += height
         for row_phase in range(first_row, last_row):

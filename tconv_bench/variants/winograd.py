@@ -169,12 +169,13 @@ def _multiply(
                     at = 0
                     while at < padded:
                         vectors = 2 if padded - at >= 2 * lanes else 1
+                        tiles = (padded - at) // (vectors * lanes)
                         call_sum_taps(
-                            tile, height, vectors, weight, w_at + (line * s.c_in + first_c) * height, height, values,
-                            point * point_step + at, padded, once, 0, 1, channels, first_c > 0, bias,
+                            tile, height, vectors, tiles, lanes, weight, w_at + (line * s.c_in + first_c) * height, height,
+                            values, point * point_step + at, padded, once, 0, 1, channels, first_c > 0, bias,
                             bias_at if takes_bias else no_bias, sums, line * height * padded + at, padded, ahead, 0, 0,
                         )  # fmt: skip
-                        at += vectors * lanes
+                        at += tiles * vectors * lanes
                     line += 1
     return line
 
