@@ -27,7 +27,7 @@ from tconv_bench.problem import Problem
     title="cuDNN via PyTorch",
     source="Chetlur et al. 2014",
     color="#1B7837",
-    marker="p",
+    marker=".",
     packages=("torch",),
     device="cuda",
     modes=("one-shot", "planned"),

@@ -435,7 +435,7 @@ class _State(NamedTuple):
     title="Winograd on the phases",
     source="Winograd 1980; Lavin & Gray 2016",
     color="#7A0403",
-    marker="$W$",
+    marker="p",
 )
 class Winograd(Variant):
     """Fewer products: minimal filtering of every phase."""
