@@ -747,6 +747,20 @@ def copy_rows(typingctx, source, at, source_step, out, to, out_step, width, rows
 
 
 @intrinsic
+def clear(typingctx, out, at, count):
+    """out[at + j] = 0 for j < count, by the C library, which need not fetch long runs before it writes them."""
+
+    def codegen(context, builder, signature, args):
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        length = builder.mul(args[2], ir.Constant(ir.IntType(64), size))
+        cgutils.memset(builder, builder.gep(data, [args[1]]), length, 0)
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, types.int64), codegen
+
+
+@intrinsic
 def copy_grid(typingctx, source, at, source_outer, source_inner, out, to, out_outer, out_inner, outer, inner):
     """out[to + a*out_outer + b*out_inner] = source[at + a*source_outer + b*source_inner] for a < outer, b < inner."""
 
@@ -770,7 +784,9 @@ def copy_grid(typingctx, source, at, source_outer, source_inner, out, to, out_ou
 
 @intrinsic
 def halve_rows(typingctx, source, at, source_step, out, to, out_step, odd, width, rows):
-    """out[to + r*out_step + q] = source[at + r*source_step + 2q], and those at 2q + 1 ``odd`` further on; for all below width."""
+    """out[to + r*out_step + q] = source[at + r*source_step + 2q] for r < rows, 2q < width, and the pixels between, at 2q + 1,
+    ``odd`` further on.
+    """
 
     def codegen(context, builder, signature, args):
         _, at, source_step, _, to, out_step, odd, width, rows = args
@@ -783,9 +799,10 @@ def halve_rows(typingctx, source, at, source_step, out, to, out_step, odd, width
             pixels = [memory.load(memory.address(source, builder.add(place, constant(v * lanes))), masks[v]) for v in range(2)]
             for phase, target in enumerate((onto, builder.add(onto, odd))):
                 order = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [2 * lane + phase for lane in range(lanes)])
-                count = left and builder.lshr(builder.add(left, constant(1 - phase)), constant(1))
-                half = builder.shuffle_vector(*pixels, order)
-                memory.store(half, memory.address(out, target), count and vectors.below(count))
+                mask = None
+                if left is not None:
+                    mask = vectors.below(builder.lshr(builder.add(left, constant(1 - phase)), constant(1)))
+                memory.store(builder.shuffle_vector(*pixels, order), memory.address(out, target), mask)
 
         whole = builder.and_(width, constant(-2 * lanes))
         left = builder.sub(width, whole)
@@ -839,7 +856,7 @@ def _resample(stride: int, taps: int, apart: bool):
             pixels = [memory.load(memory.address(source, constant(d))) for d in range(taps + 1)]
             target = memory.address(out, builder.add(onto, builder.mul(j, constant(stride))))
             for v, value in enumerate(_interleaved(builder, [phase(r, pixels, j) for r in range(stride)])):
-                mask = left and vectors.below(left, v)
+                mask = None if left is None else vectors.below(left, v)
                 memory.store(value, memory.address(target, constant(v * lanes)), mask)
 
         blocks = builder.udiv(count, constant(stride * lanes))
@@ -879,10 +896,10 @@ def resample_rows(
 ):  # fmt: skip
     """out[to + g*out_step + stride*j + r] = sum over k < taps of w(r, k, j) * line[at + g*line_step + j + k + 1 - late].
 
-    For g < rows and the first ``count`` elements of each row. w(r, k, j) is ``weights[w_at + r*taps + k]``, and late is 1 in the
-    first half of the phases r; a phase in the middle is the pixel ``line[... + taps // 2]`` itself. Where ``apart``, w(r, k, j)
-    is ``weights[w_at + (r*taps + k)*w_step + j]``, and late is 1 from ``column + j = switches[r]`` on. taps is 2 or 4, stride 2
-    to 4, or 1 or 2 where apart. Whole vectors of line and weights are read.
+    For g < rows and the first ``count`` elements of each row. w(r, k, j) is ``weights[w_at + r*taps + k]``, and late is 1 in
+    the first half of the phases r; a phase in the middle is the pixel ``line[... + taps // 2]`` itself. Where ``apart``,
+    w(r, k, j) is ``weights[w_at + (r*taps + k)*w_step + j]``, and late is 1 from ``column + j = switches[r]`` on. taps is 2
+    or 4, stride 2 to 4, or 1 or 2 where apart. Whole vectors of line and weights are read.
     """
     if taps == 2:
         if apart and stride == 1:
@@ -909,10 +926,10 @@ def resample_rows(
 
 @intrinsic
 def max_lines(typingctx, line, taps, count, least, base, places, values, to, numbers, numbers_to, width):
-    """values[to + j] = the maximum over taps t of line[taps[2t + 1] + j]; numbers[numbers_to + j] = base + places[j] + taps[2t].
+    """values[to + j] = the largest line[taps[2t + 1] + j] over taps t; numbers[numbers_to + j] = base + places[j] + taps[2t].
 
-    t is the first of the ``count`` taps that holds the maximum, the last NaN where there is one; the first tap of all where
-    nothing exceeds ``least``. j < width; whole vectors of the line and of ``places`` are read.
+    t is the first of the ``count`` taps that holds the largest value, the last NaN where there is one; the first tap of all
+    where nothing exceeds ``least``. j < width; whole vectors of the line and of ``places`` are read.
     """
 
     def codegen(context, builder, signature, args):
@@ -947,8 +964,9 @@ def max_lines(typingctx, line, taps, count, least, base, places, values, to, num
                 builder.store(builder.select(mask, number, builder.load(held)), held)
             mask = vectors.below(builder.sub(width, j))
             memory.store(builder.load(best), memory.address(values, builder.add(to, j)), mask)
-            here = builder.add(base, counters.memory.load(memory.address(places, j)))
-            counters.memory.store(builder.add(here, builder.load(held)), memory.address(numbers, builder.add(numbers_to, j)), mask)
+            number = builder.add(base, counters.memory.load(memory.address(places, j)))
+            number = builder.add(number, builder.load(held))
+            counters.memory.store(number, memory.address(numbers, builder.add(numbers_to, j)), mask)
         return context.get_dummy_value()
 
     i = types.int64

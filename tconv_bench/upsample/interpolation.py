@@ -111,7 +111,7 @@ def _as_floats(x: NDArray[Any]) -> NDArray[np.float64]:
     if x.dtype.itemsize == 8 and x.size:
         for extreme in (int(x.min()), int(x.max())):
             if abs(extreme) > EXACT_INTEGERS:
-                raise ValueError(f"x holds {extreme}, but integers are interpolated in float64, which is exact up to 2**53 only")
+                raise ValueError(f"x holds {extreme}, but integers are interpolated in float64, so they must be within 2**53")
     return x.astype(np.float64)
 
 
@@ -166,7 +166,7 @@ def _plan(shape: tuple[int, ...], dtype: np.dtype[Any], scale: tuple[int, ...], 
 
 
 def _by_phase(x: Axis, scale: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """(exact outputs, switches, weights) of a row whose outputs differ by their phase alone; exact ones are phases of one tap."""
+    """(exact outputs, switches, weights) of a row whose outputs differ by phase alone; an exact one has a phase of one tap."""
     return np.empty((0, 2), np.int64), np.zeros(scale, np.int64), x.weights[:scale]
 
 
@@ -175,8 +175,8 @@ def _apart(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """(exact outputs, switches, weights) of an aligned row.
 
-    Pixel j of phase r has the coordinate ``j + r/scale - drift``, where the drift grows from 0 to less than 1 along the row: the
-    pixel to its left is j below ``switches[r]`` and j - 1 from there on. Weights are ``[phase][tap][j]``, ``spread`` apart;
+    Pixel j of phase r has the coordinate ``j + r/scale - drift``, where the drift grows from 0 to less than 1 along the row:
+    the pixel to its left is j below ``switches[r]`` and j - 1 from there on. Weights are ``[phase][tap][j]``, ``spread`` apart;
     exact outputs are listed as (output, pixel), since a weight of zero is no protection from a NaN.
     """
     found = np.flatnonzero(x.rows[:, 1] == 1)
@@ -261,8 +261,9 @@ def _native_rows(task, table, x, out):
             else:
                 for r in range(sx):
                     if aligned:
-                        resample_rows(1, taps, True, lines, line_at, pitch, weights, x_weights + r * taps * spread + start, spread,
-                                      switches[r:], start, phases, r * step, pitch, columns, together)  # fmt: skip
+                        own = x_weights + r * taps * spread + start
+                        resample_rows(1, taps, True, lines, line_at, pitch, weights, own, spread, switches[r:], start, phases,
+                                      r * step, pitch, columns, together)  # fmt: skip
                     else:
                         sum_lines(lines[line_at:], weights, 0, x_taps, r * taps, x_rows[r, 1], zero, phases, r * step, used)
                 if planes == 1:

@@ -19,12 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from tconv_bench import simd
 from tconv_bench.jit import native
-from tconv_bench.simd import copy_rows, interleave
+from tconv_bench.simd import clear, copy_rows, interleave
 from tconv_bench.upsample._tasks import TASKS, Call, Sizes, apply, checked_scale, make_call, scaled, share, sizes_of
 
 NEAREST, NAILS, SHUFFLE = range(3)
 LINE = 4096  # elements of a line
 SHORT = 256  # elements of an output row below which a run of rows is made on one line, then cut into rows
+CLEARED = 4096  # bytes from which on the C library writes zeros faster: 48 MB in 1.6 instead of 2.3 ms
 BYTES_PER_NANOSECOND = 30.0  # written by one core
 
 
@@ -109,10 +110,12 @@ def _plan_nails(shape: tuple[int, ...], dtype: np.dtype[Any], scale: tuple[int, 
 def _plan_shuffle(shape: tuple[int, ...], dtype: np.dtype[Any], scale: tuple[int, ...]) -> Call:
     axis, phases = len(shape) - len(scale) - 1, prod(scale)
     if axis < 0:
-        raise ValueError(f"x has {len(shape)} axes (shape {shape}), but needs a channel axis before the {len(scale)} of {scale}")
+        raise ValueError(
+            f"x has {len(shape)} axes (shape {shape}), but must have channels before those that scale {scale} enlarges"
+        )
     if shape[axis] % phases:
         raise ValueError(
-            f"x has shape {shape}: its {shape[axis]} channels (axis {axis}) must be a multiple of {phases}, the product of scale"
+            f"x has shape {shape}: its axis {axis} must hold a multiple of {phases} channels, the product of scale {scale}"
         )
     of_result = (*shape[:axis], shape[axis] // phases, *shape[axis + 1 :])
     return _call(SHUFFLE, scaled(of_result, dtype, scale), dtype, sizes_of(of_result, scale))
@@ -178,6 +181,11 @@ def _native_rows(task, table, x, out):
                 copy_rows(made, made_at, ox, out, to + (z_copy * iy * sy + y_copy) * ox, sy * ox, ox, rows)
         elif mode == NAILS:
             for z_copy in range(sz):
-                for j in range(ox if z_copy == 0 else 0, sy * ox, length):
-                    to_zero = to + z_copy * iy * sy * ox + j
-                    copy_rows(pixels, sx * length, 0, out, to_zero, sy * ox, min(length, sy * ox - j), rows)
+                first = ox if z_copy == 0 else 0
+                to_zero, zeros = to + z_copy * iy * sy * ox + first, sy * ox - first
+                if zeros * out.itemsize >= CLEARED:
+                    for r in range(rows):
+                        clear(out, to_zero + r * sy * ox, zeros)
+                    continue
+                for j in range(0, zeros, length):
+                    copy_rows(pixels, sx * length, 0, out, to_zero + j, sy * ox, min(length, zeros - j), rows)
