@@ -7,7 +7,7 @@ Output pixel o lies at input coordinate ``u``, between pixels ``i = floor(u)`` a
 
     linear   out = (1 - t) x[i] + t x[i+1]
     cubic    out = sum over k = -1 ... 2 of  w(k - t) x[i+k],      a = -3/4
-             w(d) = (a+2)|d|^3 - (a+3)d^2 + 1  for |d| <= 1,       a|d|^3 - 5a d^2 + 8a|d| - 4a  for 1 < |d| < 2
+             w(d) = (a+2)|d|^3 - (a+3)d^2 + 1  for |d| <= 1,       a (|d| - 1) (|d| - 2)^2  for 1 < |d| < 2
 
 An index outside of the input means the pixel at the border; several axes are interpolated one after the other. Coordinates
 are exact fractions, and where ``t`` is zero the output is the pixel itself: a NaN or an infinity reaches the outputs that give
@@ -85,7 +85,7 @@ def bicubic(x: ArrayLike, scale: Any, align_corners: bool = False, *, out: NDArr
     Source: Keys 1981; ``torch.nn.functional.interpolate(mode="bicubic")``; ONNX ``Resize`` (mode cubic).
 
     >>> bicubic([0.0, 0.0, 64.0, 64.0], (2,))
-    array([ 0. ,  0. , -6.75, 10.25, 53.75, 70.75, 64. , 64. ])
+    array([ 0.  , -2.25, -6.75, 14.5 , 49.5 , 70.75, 66.25, 64.  ])
     """
     return _interpolate(x, scale, CUBIC, align_corners, out)
 
@@ -145,7 +145,7 @@ def axis(size: int, scale: int, taps: int, aligned: bool) -> Axis:
 
 def _cubic(d: NDArray[np.float64]) -> NDArray[np.float64]:
     a = CUBIC_A
-    return np.where(d <= 1, ((a + 2) * d - (a + 3)) * d * d + 1, ((a * d - 5 * a) * d + 8 * a) * d - 4 * a)
+    return np.where(d <= 1, ((a + 2) * d - (a + 3)) * d * d + 1, a * (d - 1) * (d - 2) ** 2)
 
 
 def _plan(shape: tuple[int, ...], dtype: np.dtype[Any], scale: tuple[int, ...], taps: int, aligned: bool) -> Call:

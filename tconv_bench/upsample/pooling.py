@@ -125,9 +125,7 @@ def max_unpool2d(
         raise ValueError(f"indices has shape {places.shape}, but must have x's, {array.shape}")
     _check_out(out, call.shape, call.dtype, (array, places))
     result = np.empty(call.shape, call.dtype)
-    if result.size and not array.size:
-        result[...] = 0
-    elif result.size and not run(call, array, result, places):
+    if result.size and not run(call, array, result, places):
         call, array = called(_plan_unpool, array, window, steps, pads, size, False)
         if not run(call, array, result, places):
             raise _stray(np.asarray(indices), call.shape)
@@ -277,14 +275,12 @@ def _plan_unpool(
     size = default if output_size is None else output_size
     for name, chosen, usual, step in zip(("height", "width"), size, default, stride):
         if chosen < 1 or abs(chosen - usual) >= step:
-            raise ValueError(
-                f"the output's {name} is {chosen}, but must be >= 1 and, by kernel, stride and padding, within {step - 1} of {usual}"
-            )
+            raise ValueError(f"the output's {name} is {chosen}, but must be >= 1 and within {step - 1} of {usual}, the default")
     n, result = prod(shape[:-2]), (*shape[:-2], *size)
     check_addressable(result, dtype)
     nanoseconds = 2 * prod(shape) + prod(result) * dtype.itemsize / 20
     bands = max(1, min(shape[-2], BANDS // max(1, n))) if in_bands and nanoseconds > ALONE else 1
-    planes = max(1, min(n, LINE // prod(shape[-2:])))
+    planes = max(1, min(n, LINE // prod(shape[-2:]))) if bands == 1 else 1
     sizes = [n, *shape[-2:], *size, stride[0], padding[0], bands, planes]
     return make_call(result, dtype, _unpool_code(dtype.itemsize), -(-n // planes) * bands, nanoseconds, sizes)
 

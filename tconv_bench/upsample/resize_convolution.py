@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tconv_bench.conv import conv1d, conv2d, conv3d
+from tconv_bench.conv import checked_array, conv1d, conv2d, conv3d
 from tconv_bench.problem import per_axis
+from tconv_bench.upsample._tasks import scaled
 from tconv_bench.upsample.interpolation import bicubic, bilinear
 from tconv_bench.upsample.shuffles import nearest
 
@@ -62,28 +63,31 @@ def resize_convolve(
     Source: Odena, Dumoulin & Olah, Distill 2016.
 
     >>> resize_convolve([[[1, 2], [3, 4]]], np.ones((1, 1, 3, 3), int))
-    array([[[ 4,  6,  8,  6],
-            [ 8, 15, 18, 12],
-            [12, 25, 30, 18],
-            [10, 20, 22, 12]]])
+    array([[[ 4,  8, 10,  8],
+            [10, 18, 21, 16],
+            [14, 24, 27, 20],
+            [12, 20, 22, 16]]])
     """
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}, valid modes are {', '.join(MODES)}")
     if mode == "nearest" and align_corners:
         raise ValueError("align_corners is True, but mode 'nearest' has no corners to align; use 'bilinear' or 'bicubic'")
-    kernel = np.shape(weight)[2:]
-    ndim = len(kernel)
+    image, weights = checked_array(x, "x"), checked_array(weight, "weight")
+    ndim = weights.ndim - 2
     if not 1 <= ndim <= 3:
+        raise ValueError(f"weight has {weights.ndim} axes (shape {weights.shape}), but must have 3 to 5: 1 to 3 of the kernel")
+    if image.ndim not in (ndim + 1, ndim + 2):
         raise ValueError(
-            f"weight has shape {np.shape(weight)}, but must be (C_out, C_in // groups, *kernel), 1 to 3 kernel axes"
-        )
-    if np.ndim(x) not in (ndim + 1, ndim + 2):
-        raise ValueError(
-            f"x has {np.ndim(x)} axes (shape {np.shape(x)}), but by the weight's shape must be (N, C_in, *spatial) or "
-            f"(C_in, *spatial) with {ndim} spatial axes"
+            f"x has {image.ndim} axes (shape {image.shape}), but must be (N, C_in, *spatial) or (C_in, *spatial), with as many "
+            f"spatial axes as weight has of the kernel: {ndim}"
         )
     steps, dilations = per_axis(scale, ndim, "scale", 1), per_axis(dilation, ndim, "dilation", 1)
-    resized = nearest(x, steps) if mode == "nearest" else _INTERPOLATIONS[mode](x, steps, align_corners)
-    missing = [d * (k - 1) for d, k in zip(dilations, kernel)]
+    missing = [d * (k - 1) for d, k in zip(dilations, weights.shape[2:])]
     padding = [(total // 2, total - total // 2) for total in missing]
-    return _CONVOLUTIONS[ndim - 1](resized, weight, bias, 1, padding, dilations, groups)
+
+    def convolve(resized: NDArray[Any]) -> NDArray[Any]:
+        return _CONVOLUTIONS[ndim - 1](resized, weights, bias, 1, padding, dilations, groups)
+
+    # on an empty batch, what does not fit is refused before anything is resized
+    convolve(np.empty((0, *scaled(image.shape, image.dtype, steps)[-ndim - 1 :]), image.dtype))
+    return convolve(nearest(image, steps) if mode == "nearest" else _INTERPOLATIONS[mode](image, steps, align_corners))
