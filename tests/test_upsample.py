@@ -26,7 +26,8 @@ MODULES = ("interpolation", "pooling", "resize_convolution", "shuffles")
 both_alignments = pytest.mark.parametrize("aligned", [False, True])
 both_kinds = pytest.mark.parametrize("cubic", [False, True])
 OTHER_DTYPES = [
-    pytest.param(name, marks=pytest.mark.slow) for name in ("int8", "int16", "uint16", "int32", "uint32", "uint64", "float64")
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("uint8", "int8", "int16", "uint16", "int32", "uint32", "uint64", "float64")
 ]
 SHAPES = [
     ((2, 3, 4, 5), (2, 2)), ((3, 1, 1), (2, 3)), ((2, 9, 40), (3, 2)), ((17, 33), (4, 4)), ((1, 1, 2, 300), (1, 5)),
@@ -88,7 +89,7 @@ def test_values_are_moved_in_long_rows_and_large_zeros():
     moved(integers((1, 2, 5000)), (2,))
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int64", *OTHER_DTYPES])
+@pytest.mark.parametrize("dtype", ["int64", *OTHER_DTYPES])
 def test_values_of_any_dtype_are_moved(dtype: str):
     for shape, scale in SHAPES[:6]:
         moved(integers(shape, dtype), scale)
@@ -123,7 +124,7 @@ def test_interpolation_in_double_precision(shape: tuple[int, ...], scale: tuple[
 @both_alignments
 @both_kinds
 def test_interpolation_is_the_same_however_it_is_cut(cubic: bool, aligned: bool, monkeypatch: pytest.MonkeyPatch):
-    for shape, scale in [((9, 4, 5), (2, 2)), ((5, 3, 90), (2, 4)), ((2, 5, 90), (3, 5)), ((3, 2, 3, 40), (2, 2, 3))]:
+    for shape, scale in [((9, 4, 5), (2, 2)), ((5, 3, 70), (1, 4)), ((2, 2, 70), (3, 5)), ((3, 2, 2, 40), (2, 2, 3))]:
         x, results = normals(shape), []
         for changes in ({}, {"LINE": 1}, {"LINE": 40}, {"BLOCK": 32}, {"ALONE": -1, "TASK": 0.001}):
             with monkeypatch.context() as patch:
@@ -292,7 +293,9 @@ def test_max_pool_row_by_row_on_all_threads(many_tasks: None):
         pooled(integers((5, 8, 9)), *sizes)
 
 
-@pytest.mark.parametrize("dtype", ["int32", *(pytest.param(d, marks=pytest.mark.slow) for d in ("uint8", "uint64", "float64"))])
+@pytest.mark.parametrize(
+    "dtype", ["int64", *(pytest.param(d, marks=pytest.mark.slow) for d in ("uint8", "int32", "uint64", "float64"))]
+)
 def test_max_pool_of_any_dtype(dtype: str):
     x = integers((2, 7, 9), dtype)
     if np.dtype(dtype).kind in "iu":
@@ -355,7 +358,7 @@ def test_an_index_outside_of_the_plane_writes_nothing(dtype: str, tasks: str, re
     assert_array_equal(out, 5)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int64", *(pytest.param(d, marks=pytest.mark.slow) for d in ("int16", "float64"))])
+@pytest.mark.parametrize("dtype", ["int64", *(pytest.param(d, marks=pytest.mark.slow) for d in ("uint8", "int16", "float64"))])
 def test_max_unpool_of_any_dtype(dtype: str):
     x = integers((3, 4, 5), dtype)
     unpooled(x, np.random.default_rng(1).permuted(np.tile(np.arange(80), (3, 1)), axis=1)[:, :20].reshape(3, 4, 5), (8, 10), 2)

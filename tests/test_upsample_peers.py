@@ -65,6 +65,10 @@ def test_values_are_moved_as_pytorch_does(functional: Any):
         assert_array_equal(upsample.pixel_shuffle(x, scale), functional.pixel_shuffle(tensor(x), scale).numpy())
     x = normals((2, 3, 4))
     assert_array_equal(upsample.nearest(x, (5,)), functional.interpolate(tensor(x), scale_factor=5).numpy())
+
+
+@pytest.mark.slow
+def test_images_of_bytes_are_pytorchs(functional: Any):
     image = np.random.default_rng(0).integers(0, 256, (1, 3, 6, 5), np.uint8)
     assert_array_equal(upsample.nearest(image, 3), functional.interpolate(tensor(image), scale_factor=3).numpy())
     theirs = functional.interpolate(tensor(image), scale_factor=2, mode="bilinear").numpy().astype(int)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import cache
 from itertools import product
 from math import floor
 from typing import Any
@@ -32,6 +33,7 @@ def pixel_shuffle(x: np.ndarray, scale: tuple[int, ...]) -> np.ndarray:
     return parts.transpose(order).reshape(*lead, channels, *(i * s for i, s in zip(size, scale)))
 
 
+@cache
 def interpolation_matrix(size: int, scale: int, cubic: bool, aligned: bool) -> np.ndarray:
     """(scale*size, size): what each input pixel of a row weighs in each output pixel; exact fractions rounded once."""
     out = size * scale

@@ -132,7 +132,7 @@ class Axis(NamedTuple):
 
 def axis(size: int, scale: int, taps: int, aligned: bool) -> Axis:
     """Taps of every output of an axis; pixels outside of ``0 ... size - 1`` mean the border's."""
-    o = np.arange(size * scale)
+    o = np.arange(size * scale, dtype=np.int64)
     above, below = (o * (size - 1), max(1, size * scale - 1)) if aligned else (2 * o + 1 - scale, 2 * scale)
     pixels, rest = np.divmod(above, below)
     t = (rest / below)[:, None]
@@ -156,12 +156,12 @@ def _plan(shape: tuple[int, ...], dtype: np.dtype[Any], scale: tuple[int, ...], 
     width = min(s.x, max(lanes, BLOCK // s.sx))
     spread = s.x + lanes if aligned else 1
     exact, switches, x_weights = _apart(x, s.x, s.sx, taps, spread) if aligned else _by_phase(x, s.sx)
-    at = len(z.weights) + len(y.weights)
-    x_taps = np.stack([at * taps + np.arange(s.sx * taps), (x.rows[: s.sx, :1] + taps // 2 + np.arange(taps)).ravel()], axis=1)
+    places = x.rows[: s.sx, :1] + taps // 2 + np.arange(taps)
+    x_taps = np.stack([(len(z.weights) + len(y.weights)) * taps + np.arange(places.size), places.ravel()], axis=1)
     weights = np.concatenate([z.weights.ravel(), y.weights.ravel(), x_weights.ravel()]).astype(dtype)
     rows = -(-s.n // planes) * len(z.rows) * len(y.rows)
     sizes = [s.n, s.z, s.y, s.x, len(z.rows), len(y.rows), s.sx, taps, planes, width, spread, int(aligned), len(exact)]
-    kept = weights, z.rows, y.rows, x.rows, x_taps, exact, switches
+    kept = weights, z.rows, y.rows, x.rows, x_taps.astype(np.int64), exact, switches
     return make_call(result, dtype, _code(dtype.name), rows, prod(result) * dtype.itemsize / BYTES_PER_NANOSECOND, sizes, kept)
 
 
@@ -180,7 +180,7 @@ def _apart(
     exact outputs are listed as (output, pixel), since a weight of zero is no protection from a NaN.
     """
     found = np.flatnonzero(x.rows[:, 1] == 1)
-    switches = (x.pixels.reshape(size, scale) == np.arange(size)[:, None]).sum(axis=0)
+    switches = (x.pixels.reshape(size, scale) == np.arange(size)[:, None]).sum(axis=0, dtype=np.int64)
     weights = np.zeros((scale, taps, spread))
     weights[:, :, :size] = x.weights.reshape(size, scale, taps).transpose(1, 2, 0)
     return np.stack([found, x.pixels[found]], axis=1), switches, weights
