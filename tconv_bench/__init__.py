@@ -1,10 +1,16 @@
 """The laboratory of transposed convolution: every way to compute it as a Numba kernel, measured and explained."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from tconv_bench.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from tconv_bench.convolution_matrix import convolution_matrix
 from tconv_bench.plan import Plan, plan
 from tconv_bench.problem import Problem, output_shape
 from tconv_bench.registry import methods
+
+if TYPE_CHECKING:
+    from tconv_bench import upsample
 
 __version__ = "0.1.0"
 
@@ -21,4 +27,13 @@ __all__ = [
     "methods",
     "output_shape",
     "plan",
+    "upsample",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """``upsample`` is imported where it is first used: 11 ms that ``import tconv_bench`` need not take."""
+        if name == "upsample":
+            return import_module("tconv_bench.upsample")
+        raise AttributeError(f"module 'tconv_bench' has no attribute {name!r}")

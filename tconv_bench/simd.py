@@ -110,6 +110,26 @@ class _Memory:
         _call(self.builder, f"llvm.masked.store.{_suffix(self.vector)}.p0", ir.VoidType(), args)
 
 
+class _Vectors:
+    """Vectors of a dtype, as wide as the processor's unless ``lanes`` says otherwise, with 64-bit numbers for their lanes."""
+
+    def __init__(self, context, builder, dtype, lanes=None):
+        element = context.get_data_type(dtype)
+        self.builder, self.size = builder, context.get_abi_sizeof(element)
+        self.lanes = lanes or VECTOR_BYTES // self.size
+        self.type = ir.VectorType(element, self.lanes)
+        self.memory = _Memory(builder, self.type, self.size)
+
+    def constant(self, value):
+        return ir.Constant(ir.IntType(64), value)
+
+    def below(self, left, vector=0):
+        """The mask of the lanes of the ``vector``-th vector of a row that are among its first ``left`` elements."""
+        wide = ir.VectorType(ir.IntType(64), self.lanes)
+        numbers = ir.Constant(wide, [vector * self.lanes + lane for lane in range(self.lanes)])
+        return self.builder.icmp_signed("<", numbers, _splat(self.builder, left, wide))
+
+
 def _tile(mr: int, nv: int, masked: bool):
     """Intrinsic: C[mr, nv vectors] (+)= A[mr, k] @ B[k, nv vectors]; ``masked`` limits the single vector to n lanes."""
 
@@ -871,6 +891,260 @@ def copy_strided(typingctx, source, at, step, target, to, count):
 
     i = types.int64
     return types.void(source, i, i, target, i, i), codegen
+
+
+@intrinsic
+def copy_rows(typingctx, source, at, source_step, out, to, out_step, width, rows):
+    """out[to + r*out_step + j] = source[at + r*source_step + j] for r < rows, j < width; nothing else is read or written."""
+
+    def codegen(context, builder, signature, args):
+        _, at, source_step, _, to, out_step, width, rows = args
+        vectors = _Vectors(context, builder, signature.args[0].dtype)
+        source, out = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3))
+        memory, lanes = vectors.memory, vectors.lanes
+        whole = builder.and_(width, vectors.constant(-lanes))
+        mask = vectors.below(builder.sub(width, whole))
+        with cgutils.for_range(builder, rows) as row:
+            row_at = builder.add(at, builder.mul(row.index, source_step))
+            onto = builder.add(to, builder.mul(row.index, out_step))
+            with cgutils.for_range(builder, builder.udiv(whole, vectors.constant(lanes))) as block:
+                j = builder.mul(block.index, vectors.constant(lanes))
+                pixels = memory.load(memory.address(source, builder.add(row_at, j)))
+                memory.store(pixels, memory.address(out, builder.add(onto, j)))
+            with builder.if_then(builder.icmp_signed("<", whole, width)):
+                pixels = memory.load(memory.address(source, builder.add(row_at, whole)), mask)
+                memory.store(pixels, memory.address(out, builder.add(onto, whole)), mask)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(source, i, i, out, i, i, i, i), codegen
+
+
+@intrinsic
+def clear(typingctx, out, at, count):
+    """out[at + j] = 0 for j < count, by the C library, which need not fetch long runs before it writes them."""
+
+    def codegen(context, builder, signature, args):
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        length = builder.mul(args[2], ir.Constant(ir.IntType(64), size))
+        cgutils.memset(builder, builder.gep(data, [args[1]]), length, 0)
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, types.int64), codegen
+
+
+@intrinsic
+def copy_grid(typingctx, source, at, source_outer, source_inner, out, to, out_outer, out_inner, outer, inner):
+    """out[to + a*out_outer + b*out_inner] = source[at + a*source_outer + b*source_inner] for a < outer, b < inner."""
+
+    def codegen(context, builder, signature, args):
+        _, at, source_outer, source_inner, _, to, out_outer, out_inner, outer, inner = args
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        source, out = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 4))
+        with cgutils.for_range(builder, outer) as row:
+            row_at = builder.add(at, builder.mul(row.index, source_outer))
+            onto = builder.add(to, builder.mul(row.index, out_outer))
+            with cgutils.for_range(builder, inner) as column:
+                place = builder.add(row_at, builder.mul(column.index, source_inner))
+                value = builder.load(builder.gep(source, [place]), align=size)
+                place = builder.add(onto, builder.mul(column.index, out_inner))
+                builder.store(value, builder.gep(out, [place]), align=size)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(source, i, i, i, out, i, i, i, i, i), codegen
+
+
+@intrinsic
+def halve_rows(typingctx, source, at, source_step, out, to, out_step, odd, width, rows):
+    """out[to + r*out_step + q] = source[at + r*source_step + 2q] for r < rows, 2q < width, and the pixels between, at 2q + 1,
+    ``odd`` further on.
+    """
+
+    def codegen(context, builder, signature, args):
+        _, at, source_step, _, to, out_step, odd, width, rows = args
+        vectors = _Vectors(context, builder, signature.args[0].dtype)
+        source, out = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3))
+        memory, lanes, constant = vectors.memory, vectors.lanes, vectors.constant
+
+        def halve(place, onto, left=None):
+            masks = [None if left is None else vectors.below(left, v) for v in range(2)]
+            pixels = [memory.load(memory.address(source, builder.add(place, constant(v * lanes))), masks[v]) for v in range(2)]
+            for phase, target in enumerate((onto, builder.add(onto, odd))):
+                order = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [2 * lane + phase for lane in range(lanes)])
+                mask = None
+                if left is not None:
+                    mask = vectors.below(builder.lshr(builder.add(left, constant(1 - phase)), constant(1)))
+                memory.store(builder.shuffle_vector(*pixels, order), memory.address(out, target), mask)
+
+        whole = builder.and_(width, constant(-2 * lanes))
+        left = builder.sub(width, whole)
+        with cgutils.for_range(builder, rows) as row:
+            row_at = builder.add(at, builder.mul(row.index, source_step))
+            onto = builder.add(to, builder.mul(row.index, out_step))
+            with cgutils.for_range(builder, builder.udiv(whole, constant(2 * lanes))) as block:
+                j = builder.mul(block.index, constant(lanes))
+                halve(builder.add(row_at, builder.add(j, j)), builder.add(onto, j))
+            with builder.if_then(builder.icmp_signed("<", whole, width)):
+                halve(builder.add(row_at, whole), builder.add(onto, builder.udiv(whole, constant(2))), left)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(source, i, i, out, i, i, i, i, i), codegen
+
+
+def _resample(stride: int, taps: int, apart: bool):
+    """Intrinsic: ``resample_rows`` of a stride and a number of taps."""
+
+    def codegen(context, builder, signature, args):
+        _, at, line_step, _, w_at, w_step, _, column, _, to, out_step, count, rows = args
+        vectors = _Vectors(context, builder, signature.args[0].dtype)
+        line, weights, switches, out = (
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3, 6, 8)
+        )
+        memory, lanes, constant = vectors.memory, vectors.lanes, vectors.constant
+        factors = [builder.add(w_at, builder.mul(w_step, constant(i)) if apart else constant(i)) for i in range(stride * taps)]
+        factors = [memory.address(weights, place) for place in factors]
+        if apart:
+            early = [builder.sub(builder.load(builder.gep(switches, [constant(r)])), column) for r in range(stride)]
+        else:
+            factors = [_splat(builder, builder.load(pointer, align=vectors.size), vectors.type) for pointer in factors]
+
+        def phase(r, pixels, j):
+            if not apart and 2 * r + 1 == stride:
+                return pixels[taps // 2]
+            own = factors[r * taps : (r + 1) * taps]
+            operands = pixels[:taps] if 2 * r + 1 < stride else pixels[1:]
+            if apart:
+                own = [memory.load(memory.address(pointer, j)) for pointer in own]
+                is_early = vectors.below(builder.sub(early[r], j))
+                operands = [builder.select(is_early, pixels[k + 1], pixels[k]) for k in range(taps)]
+            total = builder.fmul(own[0], operands[0])
+            for factor, operand in zip(own[1:], operands[1:]):
+                total = _multiply_add(builder, factor, operand, total)
+            return total
+
+        def resample(row_at, onto, j, left=None):
+            source = memory.address(line, builder.add(row_at, j))
+            pixels = [memory.load(memory.address(source, constant(d))) for d in range(taps + 1)]
+            target = memory.address(out, builder.add(onto, builder.mul(j, constant(stride))))
+            for v, value in enumerate(_interleaved(builder, [phase(r, pixels, j) for r in range(stride)])):
+                mask = None if left is None else vectors.below(left, v)
+                memory.store(value, memory.address(target, constant(v * lanes)), mask)
+
+        blocks = builder.udiv(count, constant(stride * lanes))
+        whole = builder.mul(blocks, constant(lanes))
+        left = builder.sub(count, builder.mul(whole, constant(stride)))
+        with cgutils.for_range(builder, rows) as row:
+            row_at = builder.add(at, builder.mul(row.index, line_step))
+            onto = builder.add(to, builder.mul(row.index, out_step))
+            with cgutils.for_range(builder, blocks) as block:
+                resample(row_at, onto, builder.mul(block.index, constant(lanes)))
+            with builder.if_then(builder.icmp_signed(">", left, constant(0))):
+                resample(row_at, onto, whole, left)
+        return context.get_dummy_value()
+
+    def typing(typingctx, line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows):
+        i = types.int64
+        return types.void(line, i, i, weights, i, i, switches, i, out, i, i, i, i), codegen
+
+    return intrinsic(typing)
+
+
+_resample_2_2 = _resample(2, 2, False)
+_resample_2_4 = _resample(2, 4, False)
+_resample_3_2 = _resample(3, 2, False)
+_resample_3_4 = _resample(3, 4, False)
+_resample_4_2 = _resample(4, 2, False)
+_resample_4_4 = _resample(4, 4, False)
+_apart_1_2 = _resample(1, 2, True)
+_apart_1_4 = _resample(1, 4, True)
+_apart_2_2 = _resample(2, 2, True)
+_apart_2_4 = _resample(2, 4, True)
+
+
+@njit(nogil=True)
+def resample_rows(
+    stride, taps, apart, line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows
+):  # fmt: skip
+    """out[to + g*out_step + stride*j + r] = sum over k < taps of w(r, k, j) * line[at + g*line_step + j + k + 1 - late].
+
+    For g < rows and the first ``count`` elements of each row. w(r, k, j) is ``weights[w_at + r*taps + k]``, and late is 1 in
+    the first half of the phases r; a phase in the middle is the pixel ``line[... + taps // 2]`` itself. Where ``apart``,
+    w(r, k, j) is ``weights[w_at + (r*taps + k)*w_step + j]``, and late is 1 from ``column + j = switches[r]`` on. taps is 2
+    or 4, stride 2 to 4, or 1 or 2 where apart. Whole vectors of line and weights are read.
+    """
+    if taps == 2:
+        if apart and stride == 1:
+            _apart_1_2(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
+        elif apart:
+            _apart_2_2(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
+        elif stride == 2:
+            _resample_2_2(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
+        elif stride == 3:
+            _resample_3_2(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
+        else:
+            _resample_4_2(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
+    elif apart and stride == 1:
+        _apart_1_4(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
+    elif apart:
+        _apart_2_4(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
+    elif stride == 2:
+        _resample_2_4(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
+    elif stride == 3:
+        _resample_3_4(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
+    else:
+        _resample_4_4(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
+
+
+@intrinsic
+def max_lines(typingctx, line, taps, count, least, base, places, values, to, numbers, numbers_to, width):
+    """values[to + j] = the largest line[taps[2t + 1] + j] over taps t; numbers[numbers_to + j] = base + places[j] + taps[2t].
+
+    t is the first of the ``count`` taps that holds the largest value, the last NaN where there is one; the first tap of all
+    where nothing exceeds ``least``. j < width; whole vectors of the line and of ``places`` are read.
+    """
+
+    def codegen(context, builder, signature, args):
+        _, _, count, least, base, _, _, to, _, numbers_to, width = args
+        dtype = signature.args[0].dtype
+        lanes = VECTOR_BYTES // 8
+        vectors, counters = _Vectors(context, builder, dtype, lanes), _Vectors(context, builder, types.int64, lanes)
+        line, taps, places, values, numbers = (
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 1, 5, 6, 8)
+        )
+        memory, constant = vectors.memory, vectors.constant
+
+        def exceeds(value, best):
+            if isinstance(dtype, types.Integer):
+                return (builder.icmp_signed if dtype.signed else builder.icmp_unsigned)(">", value, best)
+            return builder.or_(builder.fcmp_ordered(">", value, best), builder.fcmp_unordered("uno", value, value))
+
+        least, base = _splat(builder, least, vectors.type), _splat(builder, base, counters.type)
+        first = _splat(builder, builder.load(taps), counters.type)
+        best, held = cgutils.alloca_once(builder, vectors.type), cgutils.alloca_once(builder, counters.type)
+        blocks = builder.udiv(builder.add(width, constant(lanes - 1)), constant(lanes))
+        with cgutils.for_range(builder, blocks) as block:
+            j = builder.mul(block.index, constant(lanes))
+            builder.store(least, best)
+            builder.store(first, held)
+            with cgutils.for_range(builder, count) as tap:
+                entry = builder.gep(taps, [builder.mul(tap.index, constant(2))])
+                number = _splat(builder, builder.load(entry), counters.type)
+                value = memory.load(memory.address(line, builder.add(j, builder.load(builder.gep(entry, [constant(1)])))))
+                mask = exceeds(value, builder.load(best))
+                builder.store(builder.select(mask, value, builder.load(best)), best)
+                builder.store(builder.select(mask, number, builder.load(held)), held)
+            mask = vectors.below(builder.sub(width, j))
+            memory.store(builder.load(best), memory.address(values, builder.add(to, j)), mask)
+            number = builder.add(base, counters.memory.load(memory.address(places, j)))
+            number = builder.add(number, builder.load(held))
+            counters.memory.store(number, memory.address(numbers, builder.add(numbers_to, j)), mask)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(line, taps, i, line.dtype, i, places, values, i, numbers, i, i), codegen
 
 
 @intrinsic

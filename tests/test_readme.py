@@ -23,7 +23,9 @@ def test_the_first_example_runs():
     assert abs(names["y"] - names["z"]).max() < 1e-3
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/performance.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/performance.md", "docs/upsampling.md"]
+)
 def test_links_lead_somewhere(name: str):
     document = ROOT / name
     text = document.read_text(encoding="utf-8")

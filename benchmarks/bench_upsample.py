@@ -1,0 +1,44 @@
+"""Run time of the up-sampling operators of ``tconv_bench.upsample``: a whole call with a fresh output, float32.
+
+One parameter, a case's text such as ``bilinear 1x3x256x256 x2``. asv's pages show these times; the report page, whose rows are
+transposed convolutions, leaves them out.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from benchmarks import common
+from tconv_bench import measure, upsample_comparison
+
+SIZES = {"quick": ("1x64x64x64", "1x3x256x256"), "standard": upsample_comparison.SIZES[:-1], "full": upsample_comparison.SIZES}
+SCALES = {"quick": (2,), "standard": (2,), "full": (2, 3, 4, 8)}
+_CASES = {
+    str(case): case
+    for case in upsample_comparison.cases()
+    if case.size in SIZES[common.chosen_profile()] and case.scale in SCALES[common.chosen_profile()]
+}
+
+
+class Call:
+    params = [list(_CASES)]
+    param_names = ["case"]
+    number = 1
+    rounds = common.PROFILE.rounds
+    repeat = common.PROFILE.repeat
+    warmup_time = common.PROFILE.warmup
+    _ready = ""
+
+    def setup(self, case: str) -> None:
+        if case != self._ready:
+            self.call = _CASES[case].ours()
+            self.calls = measure.calls_per_sample(self.call)
+            self._ready = case
+
+    def timer(self) -> float:
+        return perf_counter() / self.calls
+
+    def time_call(self, case: str) -> None:
+        call = self.call
+        for _ in range(self.calls):
+            call()

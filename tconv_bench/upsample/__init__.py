@@ -1,0 +1,25 @@
+"""The other ways to up-sample: those with nothing to learn, and those that transposed convolution is compared with.
+
+``nearest``, ``bilinear``, ``bicubic`` and ``bed_of_nails`` enlarge the last axes by whole scales; ``max_pool2d`` and
+``max_unpool2d`` shrink and put back; ``pixel_shuffle`` turns channels into pixels; ``resize_convolve`` resizes and then
+convolves, which leaves no checkerboard (Odena, Dumoulin & Olah, "Deconvolution and checkerboard artifacts", Distill 2016).
+
+All take any number of leading axes, NumPy arrays of any memory order, float32, float64 and every integer dtype, and never
+modify what they are given. Results depend neither on the number of threads nor on the run.
+"""
+
+from tconv_bench.upsample.interpolation import bicubic, bilinear
+from tconv_bench.upsample.pooling import max_pool2d, max_unpool2d
+from tconv_bench.upsample.resize_convolution import resize_convolve
+from tconv_bench.upsample.shuffles import bed_of_nails, nearest, pixel_shuffle
+
+__all__ = [
+    "bed_of_nails",
+    "bicubic",
+    "bilinear",
+    "max_pool2d",
+    "max_unpool2d",
+    "nearest",
+    "pixel_shuffle",
+    "resize_convolve",
+]

@@ -1,0 +1,181 @@
+"""How the operators of this package are checked, cut into tasks and launched.
+
+An operator's *plan* turns a shape, a dtype and checked arguments into a ``Call``: the result's shape and dtype, machine code,
+and the table that the code reads. Calls are kept by what they were made from, so that the next one with the same shapes goes
+straight to the machine code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import prange
+from numpy import empty, frombuffer, ndarray, uint8  # each is looked up in every call
+from numpy.typing import ArrayLike, NDArray
+
+from tconv_bench.conv import _check_out, _writable_view, checked_array
+from tconv_bench.jit import kernel
+from tconv_bench.problem import as_int, per_axis
+from tconv_bench.simd import call_task
+
+KNOWN = 1024  # calls that are kept
+ALONE = 40_000  # nanoseconds of work that is done before another thread is awake: with two threads 17 us took 26
+TASK = 10_000  # nanoseconds of work that is worth a task
+OTHER, STATUS, TASKS = range(3)  # places in every table: address of a third array, not 0 where a task failed, number of tasks
+NONE = np.zeros(1, np.uint8)
+
+
+class Call(NamedTuple):
+    """One operator on one shape: machine code ``void(int64 task, int64* table, T* x, T* out)`` and what it needs."""
+
+    shape: tuple[int, ...]  # of the result
+    dtype: np.dtype[Any]
+    alone: bool  # run in the caller's thread
+    code: int  # address of the machine code
+    table: NDArray[np.int64]
+    kept: tuple[Any, ...]  # what addresses in the table point to
+
+
+Plan = Callable[..., Call]
+_known: dict[tuple[Any, ...], Call] = {}
+
+
+@kernel(parallel=True)
+def _launch(alone, code, table, x, out, other):
+    own = table.copy()
+    own[OTHER] = other.ctypes.data
+    if alone:
+        for task in range(own[TASKS]):
+            call_task(code, task, own, x, out)
+    else:
+        for task in prange(own[TASKS]):
+            call_task(code, np.int64(task), own, x, out)
+    return own[STATUS] == 0
+
+
+@kernel
+def share(task, tasks, rows):
+    """(first, last + 1) of the rows that are a task's."""
+    return task * rows // tasks, (task + 1) * rows // tasks
+
+
+def make_call(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    code: Any,
+    rows: int,
+    nanoseconds: float,
+    sizes: list[int],
+    kept: tuple[NDArray[Any], ...] = (),
+) -> Call:
+    """A Call whose table holds ``sizes`` and then the addresses of ``kept``.
+
+    ``rows`` can be cut into tasks; all of them take ``nanoseconds`` on one core.
+    """
+    tasks = max(1, min(rows, int(nanoseconds / TASK)))
+    table = [0, 0, tasks, *sizes, *(array.ctypes.data for array in kept)]
+    return Call(shape, dtype, nanoseconds <= ALONE, code.address, np.array(table, np.int64), kept)
+
+
+def run(call: Call, x: NDArray[Any], out: NDArray[Any], other: NDArray[Any] = NONE) -> bool:
+    """Write ``out`` (and ``other``) from ``x``, none of them empty; False where a task failed.
+
+    Arrays travel as bytes, so that the launcher is compiled once for all dtypes.
+    """
+    done: bool = _launch(
+        call.alone, call.code, call.table, frombuffer(x, uint8), frombuffer(out, uint8), frombuffer(other, uint8)
+    )
+    return done
+
+
+def called(plan: Plan, x: ArrayLike, *arguments: Any) -> tuple[Call, NDArray[Any]]:
+    """``plan(x.shape, x.dtype, *arguments)``, remembered, and ``x`` as machine code takes it.
+
+    The arguments are checked before: what equals known ones is taken for them.
+    """
+    if type(x) is ndarray and x.flags.carray:
+        call = _known.get((plan, x.shape, x.dtype, arguments))
+        if call is not None:
+            return call, x
+    array = memory_of(x, "x")
+    call = plan(array.shape, array.dtype, *arguments)
+    if len(_known) >= KNOWN:
+        _known.clear()
+    _known[plan, array.shape, array.dtype, arguments] = call
+    return call, array
+
+
+def apply(plan: Plan, x: ArrayLike, out: NDArray[Any] | None, *arguments: Any) -> NDArray[Any]:
+    """What a plan's call makes of ``x``, written into ``out`` where that is given."""
+    call, array = called(plan, x, *arguments)
+    if out is None:
+        result: NDArray[Any] = empty(call.shape, call.dtype)
+        if result.size:
+            run(call, array, result)
+        return result
+    _check_out(out, call.shape, call.dtype, (array,))
+    result = out if out.flags.carray and out.dtype == call.dtype else empty(call.shape, call.dtype)
+    if result.size:
+        run(call, array, result)
+    if result is not out:
+        out[...] = result
+    return out
+
+
+def memory_of(value: ArrayLike, name: str) -> NDArray[Any]:
+    """A value as machine code takes it: an array of a dtype that is served, contiguous, aligned, native; never written to."""
+    array = checked_array(value, name)
+    array = np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
+    return array if array.flags.writeable else _writable_view(array)
+
+
+def checked_scale(scale: Any) -> tuple[int, ...]:
+    """One integer >= 1 per up-sampled axis, those being the last ones; a lone integer stands for the last two."""
+    if type(scale) is int and scale >= 1:
+        return scale, scale
+    if np.ndim(scale) == 0:
+        return (as_int(scale, "scale", 1),) * 2
+    if not 1 <= len(scale) <= 3:
+        raise ValueError(f"scale is {scale!r}: {len(scale)} values, but allowed are one integer or 1 to 3, one per last axis")
+    return per_axis(scale, len(scale), "scale", 1)
+
+
+class Sizes(NamedTuple):
+    """Sizes of an up-sampling: always three axes (z, y, x), missing ones of size and scale 1 in front."""
+
+    n: int  # all leading axes together
+    z: int
+    y: int
+    x: int
+    sz: int
+    sy: int
+    sx: int
+
+
+def sizes_of(shape: tuple[int, ...], scale: tuple[int, ...]) -> Sizes:
+    """The Sizes of an input's shape; ValueError where it lacks an axis, or a pixel along one."""
+    ndim = len(scale)
+    if len(shape) < ndim:
+        raise ValueError(f"x has {len(shape)} axes (shape {shape}), but scale {scale} up-samples the last {ndim}")
+    last = shape[len(shape) - ndim :]
+    if min(last) < 1:
+        raise ValueError(f"x has shape {shape}, but each of the last {ndim} axes, which are up-sampled, must have a pixel")
+    ones = (1,) * (3 - ndim)
+    return Sizes(prod(shape[: len(shape) - ndim]), *ones, *last, *ones, *scale)
+
+
+def scaled(shape: tuple[int, ...], dtype: np.dtype[Any], scale: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape with its last axes scaled; ValueError where no machine could address the result."""
+    first = len(shape) - len(scale)
+    result = (*shape[:first], *(i * s for i, s in zip(shape[first:], scale)))
+    check_addressable(result, dtype)
+    return result
+
+
+def check_addressable(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """ValueError for a result of more bytes than an address has room for."""
+    if prod(shape) * dtype.itemsize > np.iinfo(np.intp).max:
+        raise ValueError(f"the result would have shape {shape}: more bytes than this machine can address")

@@ -1,0 +1,93 @@
+"""Resize, then convolve: up-sampling with learnable weights whose kernel meets every output pixel equally often.
+
+A transposed convolution whose kernel is no multiple of its stride adds more products to some output pixels than to others,
+which shows as a checkerboard. Here the image is enlarged by a fixed rule first, and an ordinary convolution follows::
+
+    out = conv(resize(x, scale), weight) + bias,        zeros around the resized image so that its size is kept
+
+Cost: a product per output pixel, tap and channel, prod(scale) times those of a transposed convolution with the same kernel,
+whose taps meet input pixels only.
+
+Source: Odena, Dumoulin & Olah, "Deconvolution and checkerboard artifacts", Distill 2016.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tconv_bench.conv import checked_array, conv1d, conv2d, conv3d
+from tconv_bench.problem import per_axis
+from tconv_bench.upsample._tasks import scaled
+from tconv_bench.upsample.interpolation import bicubic, bilinear
+from tconv_bench.upsample.shuffles import nearest
+
+_INTERPOLATIONS = {"bilinear": bilinear, "bicubic": bicubic}
+MODES = ("nearest", *_INTERPOLATIONS)
+_CONVOLUTIONS = (conv1d, conv2d, conv3d)
+
+
+def resize_convolve(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    scale: Any = 2,
+    mode: str = "nearest",
+    *,
+    align_corners: bool = False,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> NDArray[Any]:
+    """Resize x, then convolve with stride 1 and the padding that keeps the size ("same").
+
+    Args:
+        x: ``(N, C_in, *spatial)`` or ``(C_in, *spatial)`` with 1 to 3 spatial axes; float32, float64 or an integer dtype.
+        weight: ``(C_out, C_in // groups, *kernel)``, of x's dtype; as many kernel axes as x has spatial ones.
+        bias: ``(C_out,)``, of x's dtype, or None.
+        scale: an integer >= 1, or one per spatial axis.
+        mode: "nearest", "bilinear" or "bicubic"; linear and cubic along as many axes as there are.
+        align_corners: as in ``bilinear``; not for "nearest".
+        dilation: pixels between neighbouring taps, an integer or one per axis, >= 1.
+        groups: blocks of channels that do not mix.
+
+    Returns:
+        ``(N, C_out, ...)``, or without N, the spatial axes scaled, in x's dtype. Of an odd number of padded pixels the one more
+        comes after. Integers are rounded once, after the resizing.
+
+    Raises:
+        ValueError: an unknown mode, align_corners with "nearest", sizes that do not fit, as in ``bilinear`` and ``conv2d``.
+        TypeError: as in ``bilinear`` and ``conv2d``.
+
+    Source: Odena, Dumoulin & Olah, Distill 2016.
+
+    >>> resize_convolve([[[1, 2], [3, 4]]], np.ones((1, 1, 3, 3), int))
+    array([[[ 4,  8, 10,  8],
+            [10, 18, 21, 16],
+            [14, 24, 27, 20],
+            [12, 20, 22, 16]]])
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}, valid modes are {', '.join(MODES)}")
+    if mode == "nearest" and align_corners:
+        raise ValueError("align_corners is True, but mode 'nearest' has no corners to align; use 'bilinear' or 'bicubic'")
+    image, weights = checked_array(x, "x"), checked_array(weight, "weight")
+    ndim = weights.ndim - 2
+    if not 1 <= ndim <= 3:
+        raise ValueError(f"weight has {weights.ndim} axes (shape {weights.shape}), but must have 3 to 5: 1 to 3 of the kernel")
+    if image.ndim not in (ndim + 1, ndim + 2):
+        raise ValueError(
+            f"x has {image.ndim} axes (shape {image.shape}), but must be (N, C_in, *spatial) or (C_in, *spatial), with as many "
+            f"spatial axes as weight has of the kernel: {ndim}"
+        )
+    steps, dilations = per_axis(scale, ndim, "scale", 1), per_axis(dilation, ndim, "dilation", 1)
+    missing = [d * (k - 1) for d, k in zip(dilations, weights.shape[2:])]
+    padding = [(total // 2, total - total // 2) for total in missing]
+
+    def convolve(resized: NDArray[Any]) -> NDArray[Any]:
+        return _CONVOLUTIONS[ndim - 1](resized, weights, bias, 1, padding, dilations, groups)
+
+    # on an empty batch, what does not fit is refused before anything is resized
+    convolve(np.empty((0, *scaled(image.shape, image.dtype, steps)[-ndim - 1 :]), image.dtype))
+    return convolve(nearest(image, steps) if mode == "nearest" else _INTERPOLATIONS[mode](image, steps, align_corners))

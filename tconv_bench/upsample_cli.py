@@ -1,0 +1,35 @@
+"""The ``compare-upsample`` command: the up-sampling operators beside PyTorch's, measured, stored and shown as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tconv_bench import machine
+from tconv_bench.console import epilog, out
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("compare-upsample", epilog=epilog("compare-upsample --document docs/upsampling.md"))(compare_upsample)
+
+
+def compare_upsample(
+    rows: Annotated[
+        Path, typer.Argument(help="JSON lines to add to; cases in it are not measured again, and nothing where it ends in .gz.")
+    ] = Path(".compare/upsample.jsonl"),
+    threads: Annotated[int, typer.Option(help="Threads of each side; 0: all usable cores.", min=0)] = 0,
+    budget: Annotated[float, typer.Option(help="Seconds of samples per case.", min=0.01)] = 1.0,
+    document: Annotated[Path | None, typer.Option(help="A file to put the table into, between its two markers.")] = None,
+) -> None:
+    """Time the up-sampling operators beside PyTorch's, checked against each other, and print the table of all stored rows."""
+    from tconv_bench import readme, store, upsample_comparison
+
+    if rows.suffix != ".gz":
+        upsample_comparison.measure(rows, threads or machine.usable_cores(), budget)
+    if document is not None:
+        changed = readme.refresh(document, rows, upsample_comparison.TABLE, upsample_comparison.table)
+        out.print(f"{document}: {'refreshed' if changed else 'is up to date'}", markup=False)
+    out.print(upsample_comparison.table(store.read(rows)), markup=False, soft_wrap=True)

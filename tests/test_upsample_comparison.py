@@ -1,0 +1,98 @@
+"""The comparison of up-sampling operators: checked before it is timed, stored as rows, shown as a table of these alone."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tconv_bench import store, upsample_comparison
+from tconv_bench.store import Measurement
+from tconv_bench.units import NONE, X
+from tconv_bench.upsample_comparison import Case, cases, difference, table
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = ROOT / "reports" / "zen4-2core-upsample" / "rows.jsonl.gz"
+
+
+class Tensor:
+    """What PyTorch gives, as far as the comparison looks."""
+
+    def __init__(self, values: np.ndarray):
+        self.values = values
+
+    def numpy(self) -> np.ndarray:
+        return self.values
+
+
+def rows(case: str, ours: float, torch: float | None) -> list[Measurement]:
+    facts = {"threads": 2, "machine": {"cpu": "Abacus"}, "commit": "ab12" * 10, "measured_at": "2026-11-21T12:00:00+00:00"}
+    times = {upsample_comparison.OURS: ours, upsample_comparison.TORCH: torch}
+    return [
+        Measurement("upsample", case, case, name, median=seconds, versions={"torch": "2.9"}, **facts)
+        for name, seconds in times.items()
+    ]
+
+
+def test_every_case_has_a_text_of_its_own_and_computes():
+    found = list(cases())
+    assert len({str(case) for case in found}) == len(found)
+    assert {case.operator for case in found} == set(upsample_comparison.OPERATORS)
+    for operator in upsample_comparison.OPERATORS:
+        result = Case(operator, "1x2x4x4", 2).ours()()
+        first = result[0] if isinstance(result, tuple) else result
+        assert first.shape == {"max_pool2d": (1, 2, 2, 2), "max_unpool2d": (1, 2, 4, 4)}.get(operator, (1, 2, 8, 8))
+
+
+def test_results_that_differ_have_no_time():
+    right = np.array([[1.0, 2.0]], np.float32)
+    assert difference(right, Tensor(right + 1e-6)) == ""
+    assert difference((right, right), (Tensor(right), Tensor(right))) == ""
+    assert difference(right, Tensor(right + 1)) == "differs by 1"
+    assert difference((right, right), (Tensor(right), Tensor(right + 1))) == "differs by 1"
+    assert difference(right, Tensor(np.array([[1.0, np.nan]], np.float32))) == "differs by nan"
+    assert difference(right, Tensor(right.T)) == "float32 (1, 2) instead of float32 (2, 1)"
+
+
+def test_the_table_says_what_the_rows_say():
+    measured = [
+        *rows("nearest 1x1x8x8 x2", 2e-6, 3e-6), *rows("nearest 1x3x256x256 x2", 1e-4, 8e-5),
+        *rows("max_pool2d 1x1x8x8 x2", 3e-6, 9e-6),
+        *rows("bicubic 1x1x8x8 x2", 1e-6, None),
+    ]  # fmt: skip
+    assert table(measured).splitlines() == [
+        "| operator | scale | 1x1x8x8 | 1x3x256x256 | mean |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        f"| `nearest` | 2 | 1.50{X} (2.00 µs) | 0.800{X} (100 µs) | 1.10{X} |",
+        f"| `max_pool2d` | 2 | 3.00{X} (3.00 µs) | {NONE} | 3.00{X} |",
+        "",
+        "PyTorch's time / ours, above 1 this project is faster; in brackets ours: a whole call with a fresh output, float32,",
+        "hot caches, medians of interleaved samples. The mean is geometric. Below 1: nearest 1x3x256x256 x2 0.80.",
+        "Abacus, 2 threads, PyTorch 2.9, 2026-11-21, commit ab12ab12ab12.",
+    ]
+    with pytest.raises(ValueError, match="no row of an up-sampling operator of this project beside one of PyTorch"):
+        table(measured[-2:])
+
+
+def test_both_sides_are_measured_in_a_process_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("torch", reason="PyTorch is not installed", exc_type=ImportError)
+    path = tmp_path / "rows.jsonl"
+    store.append_all(path, [row for case in list(cases())[1:] for row in rows(str(case), 1.0, 1.0)])
+    upsample_comparison.measure(path, 1, 0.01)
+    new = store.read(path)[-2:]
+    assert [row.method for row in new] == ["tconv_bench", "torch"]
+    assert {row.problem for row in new} == {"nearest 1x1x8x8 x2"}
+    assert all(row.median > 0 and len(row.samples) >= upsample_comparison.LEAST_ROUNDS and row.threads == 1 for row in new)
+    assert not any(row.note for row in new)
+
+
+def test_without_pytorch_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(upsample_comparison, "version", missing)
+    with pytest.raises(ValueError, match="PyTorch, which the operators are compared with, is not installed"):
+        upsample_comparison.measure(tmp_path / "rows.jsonl", 1, 0.01)
+    assert not list(tmp_path.iterdir())
