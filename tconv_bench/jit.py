@@ -15,14 +15,21 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numba
 from numba import types
 from numba.np.ufunc import parallel as numba_parallel
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 PACKAGE = Path(__file__).resolve().parent
 UNUSED_DAYS = 30
@@ -73,6 +80,48 @@ def _drop_unused(base: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """No other process or thread is in here with the same lock file; OSError where its folder cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        _lock(file)
+        try:
+            yield
+        finally:
+            _unlock(file)
+
+
+if sys.platform == "win32":
+
+    def _lock(file: IO[bytes]) -> None:
+        """Wait for the file, for 10 seconds at most (then OSError)."""
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+
+    def _unlock(file: IO[bytes]) -> None:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+
+else:
+
+    def _lock(file: IO[bytes]) -> None:
+        """Wait for the file."""
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+    def _unlock(file: IO[bytes]) -> None:
+        """Free it now: closing it would not, had another thread forked meanwhile."""
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+@contextmanager
+def _alone_where_possible(path: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        with suppress(OSError):
+            stack.enter_context(alone(path))
+        yield
+
+
 @cache
 def _load_tbb() -> None:
     """Make the ``tbb`` package's library visible: Numba does not look for it in a virtual environment.
@@ -106,7 +155,19 @@ def kernel(function: Callable[..., Any] | None = None, *, parallel: bool = False
     _load_tbb()
     ways = {"numpy": False} if parallel else False
     options = {"parallel": ways, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-    return _of_types_alone(_compiled(numba.njit, function, options, cached=parallel))
+    folder = cache_folder() if parallel else None
+    if folder is None:
+        return _of_types_alone(numba.njit(**options)(function))
+    compiled = _cached_in(folder, numba.njit, function, options)
+    save = compiled._cache.save_overload
+
+    def save_alone(signature: Any, result: Any) -> None:
+        # Two processes that save at once, of two dtypes, could leave the code of one under the name of the other.
+        with _alone_where_possible(Path(folder, f"{function.__qualname__}.lock")):
+            save(signature, result)
+
+    compiled._cache.save_overload = save_alone
+    return _of_types_alone(compiled)
 
 
 def _of_types_alone(part: Any) -> Any:
@@ -123,16 +184,20 @@ def _of_types_alone(part: Any) -> Any:
 def native(signature: Any, function: Callable[..., Any]) -> Any:
     """``numba.cfunc`` of a function: machine code made once (and cached) that kernels call by its ``address``.
 
-    A part that kernels contain is compiled again in each of them and at every level between.
+    A part that kernels contain is compiled again in each of them and at every level between. Of processes that need it at the
+    same time one compiles it, and the others wait for that.
     """
+    compiler = functools.partial(numba.cfunc, signature)
     options = {"error_model": "numpy", "fastmath": {"contract"}}
-    return _compiled(functools.partial(numba.cfunc, signature), function, options, cached=True)
-
-
-def _compiled(compiler: Callable[..., Any], function: Callable[..., Any], options: dict[str, Any], *, cached: bool) -> Any:
-    folder = cache_folder() if cached else None
+    folder = cache_folder()
     if folder is None:
         return compiler(**options)(function)
+    own = Path(folder, f"{zlib.crc32(str(signature).encode()):08x}")
+    with _alone_where_possible(own / f"{function.__module__}.{function.__qualname__}.lock"):
+        return _cached_in(str(own), compiler, function, options)
+
+
+def _cached_in(folder: str, compiler: Callable[..., Any], function: Callable[..., Any], options: dict[str, Any]) -> Any:
     users_choice = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = folder
     try:

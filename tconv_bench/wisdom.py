@@ -14,25 +14,18 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import RLock
-from typing import IO, Any
+from typing import Any
 
 import numba
 
 from tconv_bench import jit, machine
 from tconv_bench.problem import Problem
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 VERSION = 1
 MACHINES = 16  # those written to last are kept: each change of the sources makes another one
@@ -173,6 +166,11 @@ def _merged(stored: _Machines, own: _Machines) -> _Machines:
     return dict(list(all_machines.items())[-MACHINES:])
 
 
+def _alone(where: Path) -> AbstractContextManager[None]:
+    """No other process is in here with the same file; OSError where its folder cannot be written."""
+    return jit.alone(where.with_name(f"{where.name}.lock"))
+
+
 def _save(where: Path, machines: _Machines) -> None:
     """Write the whole file beside its place, then put it there at once: no reader sees a part of it."""
     content = {key: {text: asdict(choice) for text, choice in kept.items()} for key, kept in machines.items()}
@@ -184,26 +182,3 @@ def _save(where: Path, machines: _Machines) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-
-
-@contextmanager
-def _alone(where: Path) -> Iterator[None]:
-    """No other process is in here with the same file; OSError where its folder cannot be written."""
-    where.parent.mkdir(parents=True, exist_ok=True)
-    with open(where.with_name(f"{where.name}.lock"), "ab") as file:
-        _lock_file(file)
-        yield
-
-
-if sys.platform == "win32":
-
-    def _lock_file(file: IO[bytes]) -> None:
-        """Wait for the file, for 10 seconds at most (then OSError); closing it frees it."""
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-
-else:
-
-    def _lock_file(file: IO[bytes]) -> None:
-        """Wait for the file; closing it frees it."""
-        fcntl.flock(file, fcntl.LOCK_EX)

@@ -121,7 +121,7 @@ def test_a_wrong_variant_gets_no_time_and_turns_the_exit_status(tree: Path, tmp_
 def test_a_killed_run_goes_on_where_it_was(tree: Path, tmp_path: Path):
     problems = [f"n1_ci2_i{size}_co3_k3" for size in (8, 9, 10)]
     path = tmp_path / "rows.jsonl"
-    arguments = [*problems, "--variants", "direct", "--save", str(path)]
+    arguments = [*problems, "--variants", "direct", "--no-memory", "--save", str(path)]
     environment = os.environ | {"PYTHONPATH": str(tree)}
     first = subprocess.Popen(
         command(*arguments), cwd=tree, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -169,7 +169,8 @@ def test_a_slower_tree_is_found_against_its_commit(tree: Path, tmp_path: Path):
     before = source.read_text()
     try:
         replace_in(source, "        _native.run(state", "        __import__('time').sleep(0.01)\n        _native.run(state")
-        done = run(tree, TINY, "--variants", "direct", "--against", "HEAD", "--save", str(tmp_path / "rows.jsonl"))
+        arguments = ("--variants", "direct", "--against", "HEAD", "--no-memory")
+        done = run(tree, TINY, *arguments, "--save", str(tmp_path / "rows.jsonl"))
     finally:
         source.write_text(before)
     assert done.returncode == 3, done.stderr

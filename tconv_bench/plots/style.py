@@ -244,8 +244,10 @@ def _at(folder: Path, name: str, suffix: str) -> Path:
 def write(figure: Figure, target: Any, *, fonttype: str = "path", **how: Any) -> None:
     """The figure into a file object, laid out once whatever it is written as; in SVG type is paths, or text for "none"."""
     with _project_style(), matplotlib.rc_context({"svg.fonttype": fonttype}):
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
+        figure.set_layout_engine(None)  # with one, even "none", the figure would be drawn twice
         figure.savefig(target, **how)
 
 
