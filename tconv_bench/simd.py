@@ -1062,6 +1062,8 @@ _apart_1_2 = _resample(1, 2, True)
 _apart_1_4 = _resample(1, 4, True)
 _apart_2_2 = _resample(2, 2, True)
 _apart_2_4 = _resample(2, 4, True)
+_apart_4_2 = _resample(4, 2, True)
+_apart_4_4 = _resample(4, 4, True)
 
 
 @njit(nogil=True)
@@ -1073,13 +1075,15 @@ def resample_rows(
     For g < rows and the first ``count`` elements of each row. w(r, k, j) is ``weights[w_at + r*taps + k]``, and late is 1 in
     the first half of the phases r; a phase in the middle is the pixel ``line[... + taps // 2]`` itself. Where ``apart``,
     w(r, k, j) is ``weights[w_at + (r*taps + k)*w_step + j]``, and late is 1 from ``column + j = switches[r]`` on. taps is 2
-    or 4, stride 2 to 4, or 1 or 2 where apart. Whole vectors of line and weights are read.
+    or 4, stride 2, 3 or 4, or 1, 2 or 4 where apart. Whole vectors of line and weights are read.
     """
     if taps == 2:
         if apart and stride == 1:
             _apart_1_2(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
-        elif apart:
+        elif apart and stride == 2:
             _apart_2_2(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
+        elif apart:
+            _apart_4_2(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
         elif stride == 2:
             _resample_2_2(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
         elif stride == 3:
@@ -1088,8 +1092,10 @@ def resample_rows(
             _resample_4_2(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
     elif apart and stride == 1:
         _apart_1_4(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
-    elif apart:
+    elif apart and stride == 2:
         _apart_2_4(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
+    elif apart:
+        _apart_4_4(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
     elif stride == 2:
         _resample_2_4(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
     elif stride == 3:

@@ -18,7 +18,7 @@ from numpy.testing import assert_array_equal
 import tconv_bench
 from tconv_bench import conv1d, conv2d, conv3d
 from tconv_bench import upsample as up
-from tconv_bench.upsample import _tasks, interpolation, pooling, shuffles
+from tconv_bench.upsample import _tasks, interpolation, pooling, resize_convolution, shuffles
 from tests import upsampling as definition
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -380,11 +380,16 @@ def test_output_size_chooses_among_those_that_pool_to_the_same():
         (conv2d, (2, 3, 5, 6), (4, 3, 3, 3), 2, {}),
         (conv2d, (3, 4, 4), (2, 3, 4, 2), (2, 3), {"bias": True}),
         (conv2d, (1, 4, 5, 5), (6, 2, 3, 3), 2, {"groups": 2, "dilation": 2}),
+        (conv2d, (2, 4, 1, 5), (6, 2, 2, 3), (4, 1), {"groups": 2, "bias": True}),
         (conv1d, (2, 3, 9), (4, 3, 5), 3, {}),
         (conv3d, (1, 2, 3, 2, 4), (3, 2, 3, 1, 2), (1, 2, 2), {}),
     ],
 )
-def test_resize_convolve(convolve: Any, shape: Any, kernel: Any, scale: Any, arguments: dict[str, Any]):
+@pytest.mark.parametrize("few", [0, 10**6])
+def test_resize_convolve(
+    convolve: Any, shape: Any, kernel: Any, scale: Any, arguments: dict[str, Any], few: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(resize_convolution, "FEW_PIXELS", few)
     x, weight = integers(shape), integers(kernel, seed=1) // 20
     options = {name: value for name, value in arguments.items() if name != "bias"}
     bias = np.arange(kernel[0], dtype=np.float32) if "bias" in arguments else None
@@ -465,8 +470,7 @@ def test_what_equals_known_arguments_is_refused_all_the_same():
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_resized(monkeypatch: pytest.MonkeyPatch):
-    module = importlib.import_module("tconv_bench.upsample.resize_convolution")
-    monkeypatch.setattr(module, "nearest", lambda *_: pytest.fail("resized"))
+    monkeypatch.setattr(resize_convolution, "nearest", lambda *_: pytest.fail("resized"))
     with pytest.raises(ValueError, match="its second axis must be C_in // groups"):
         up.resize_convolve(X, X[None, :3])
 

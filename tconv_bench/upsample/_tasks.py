@@ -8,6 +8,7 @@ straight to the machine code.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
 
@@ -28,7 +29,8 @@ OTHER, STATUS, TASKS = range(3)  # places in every table: address of a third arr
 NONE = np.zeros(1, np.uint8)
 
 
-class Call(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Call:
     """One operator on one shape: machine code ``void(int64 task, int64* table, T* x, T* out)`` and what it needs."""
 
     shape: tuple[int, ...]  # of the result
@@ -37,6 +39,7 @@ class Call(NamedTuple):
     code: int  # address of the machine code
     table: NDArray[np.int64]
     kept: tuple[Any, ...]  # what addresses in the table point to
+    is_empty: bool  # nothing to compute
 
 
 Plan = Callable[..., Call]
@@ -77,17 +80,16 @@ def make_call(
     """
     tasks = max(1, min(rows, int(nanoseconds / TASK)))
     table = [0, 0, tasks, *sizes, *(array.ctypes.data for array in kept)]
-    return Call(shape, dtype, nanoseconds <= ALONE, code.address, np.array(table, np.int64), kept)
+    return Call(shape, dtype, nanoseconds <= ALONE, code.address, np.array(table, np.int64), kept, prod(shape) == 0)
 
 
-def run(call: Call, x: NDArray[Any], out: NDArray[Any], other: NDArray[Any] = NONE) -> bool:
+def run(call: Call, x: NDArray[Any], out: NDArray[Any], other: NDArray[Any] | None = None) -> bool:
     """Write ``out`` (and ``other``) from ``x``, none of them empty; False where a task failed.
 
     Arrays travel as bytes, so that the launcher is compiled once for all dtypes.
     """
-    done: bool = _launch(
-        call.alone, call.code, call.table, frombuffer(x, uint8), frombuffer(out, uint8), frombuffer(other, uint8)
-    )
+    third = NONE if other is None else frombuffer(other, uint8)
+    done: bool = _launch(call.alone, call.code, call.table, frombuffer(x, uint8), frombuffer(out, uint8), third)
     return done
 
 
@@ -113,12 +115,12 @@ def apply(plan: Plan, x: ArrayLike, out: NDArray[Any] | None, *arguments: Any) -
     call, array = called(plan, x, *arguments)
     if out is None:
         result: NDArray[Any] = empty(call.shape, call.dtype)
-        if result.size:
+        if not call.is_empty:
             run(call, array, result)
         return result
     _check_out(out, call.shape, call.dtype, (array,))
     result = out if out.flags.carray and out.dtype == call.dtype else empty(call.shape, call.dtype)
-    if result.size:
+    if not call.is_empty:
         run(call, array, result)
     if result is not out:
         out[...] = result

@@ -209,7 +209,7 @@ def _native_rows(task, table, x, out):
     x_taps = carray(as_pointer(table[20]), 2 * sx * taps, dtype=np.int64)
     exact = carray(as_pointer(table[21]), (exact_count, 2), dtype=np.int64)
     switches = carray(as_pointer(table[22]), sx, dtype=np.int64)
-    fused = sx == 2 or (not aligned and 3 <= sx <= 4)
+    fused = sx == 2 or sx == 4 or (sx == 3 and not aligned)
     zero, pad = out.dtype.type(0), taps // 2
     lanes = simd.VECTOR_BYTES // out.itemsize
     pitch = width + 2 * pad

@@ -76,7 +76,7 @@ def max_pool2d(x: ArrayLike, kernel: Any, stride: Any = None, padding: Any = 0) 
     steps = window if stride is None else _pair(stride, "stride", 1)
     call, array = called(_plan_pool, x, window, steps, _pair(padding, "padding", 0))
     values, indices = np.empty(call.shape, call.dtype), np.empty(call.shape, np.int64)
-    if values.size:
+    if not call.is_empty:
         run(call, array, values, indices)
     return values, indices
 
@@ -125,7 +125,7 @@ def max_unpool2d(
         raise ValueError(f"indices has shape {places.shape}, but must have x's, {array.shape}")
     _check_out(out, call.shape, call.dtype, (array, places))
     result = np.empty(call.shape, call.dtype)
-    if result.size and not run(call, array, result, places):
+    if not call.is_empty and not run(call, array, result, places):
         call, array = called(_plan_unpool, array, window, steps, pads, size, False)
         if not run(call, array, result, places):
             raise _stray(np.asarray(indices), call.shape)

@@ -5,8 +5,13 @@ which shows as a checkerboard. Here the image is enlarged by a fixed rule first,
 
     out = conv(resize(x, scale), weight) + bias,        zeros around the resized image so that its size is kept
 
-Cost: a product per output pixel, tap and channel, prod(scale) times those of a transposed convolution with the same kernel,
-whose taps meet input pixels only.
+With the nearest neighbour the two steps are one transposed convolution of stride ``scale``: a pixel becomes a block of copies,
+each of which stamps the flipped kernel, so that all together stamp its sum over a block, ``kernel + scale - 1`` wide::
+
+    out = conv_transpose(x, stamp(weight), stride=scale, padding=kernel - 1 - padding) + bias
+
+Cost: with a 3x3 kernel and scale 2, 4 products per output pixel and channel instead of 9, and no resized image. Where it is
+interpolated, the 9, and the resized image is written and read.
 
 Source: Odena, Dumoulin & Olah, "Deconvolution and checkerboard artifacts", Distill 2016.
 """
@@ -18,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tconv_bench.conv import checked_array, conv1d, conv2d, conv3d
+from tconv_bench.conv import checked_array, conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from tconv_bench.problem import per_axis
 from tconv_bench.upsample._tasks import scaled
 from tconv_bench.upsample.interpolation import bicubic, bilinear
@@ -26,7 +31,10 @@ from tconv_bench.upsample.shuffles import nearest
 
 _INTERPOLATIONS = {"bilinear": bilinear, "bicubic": bicubic}
 MODES = ("nearest", *_INTERPOLATIONS)
+# Below, the stamp costs more than it saves: 64 channels of 32x32 took 5.6 ms and take 1.1, 256 to 128 of 16x16 6.1 and 8.5.
+FEW_PIXELS = 512
 _CONVOLUTIONS = (conv1d, conv2d, conv3d)
+_TRANSPOSED = (conv_transpose1d, conv_transpose2d, conv_transpose3d)
 
 
 def resize_convolve(
@@ -90,4 +98,36 @@ def resize_convolve(
 
     # on an empty batch, what does not fit is refused before anything is resized
     convolve(np.empty((0, *scaled(image.shape, image.dtype, steps)[-ndim - 1 :]), image.dtype))
+    pixels = image.size // image.shape[-ndim - 1]
+    if mode == "nearest" and set(dilations) == {1} and pixels >= FEW_PIXELS:
+        crop = tuple((k - 1 - before, k - 1 - after) for k, (before, after) in zip(weights.shape[2:], padding))
+        return _TRANSPOSED[ndim - 1](image, stamp(weights, steps, groups), bias, steps, crop, 0, groups)
     return convolve(nearest(image, steps) if mode == "nearest" else _INTERPOLATIONS[mode](image, steps, align_corners))
+
+
+def stamp(weight: NDArray[Any], scale: tuple[int, ...], groups: int = 1) -> NDArray[Any]:
+    """The flipped kernel summed over blocks: what a pixel adds to the convolution of its nearest-neighbour enlargement.
+
+    Args:
+        weight: ``(C_out, C_in // groups, *kernel)``, as an ordinary convolution takes it.
+        scale: one per kernel axis.
+        groups: blocks of channels that do not mix.
+
+    Returns:
+        ``(C_in, C_out // groups, *(kernel + scale - 1))``, as a transposed convolution takes it, in weight's dtype.
+
+    >>> stamp(np.array([[[1, 2, 3]]]), (2,))
+    array([[[3, 5, 3, 1]]])
+    """
+    c_out, c_in, *kernel = weight.shape
+    flipped = np.flip(weight, tuple(range(2, weight.ndim)))
+    by_group = flipped.reshape(groups, c_out // groups, c_in, *kernel).swapaxes(1, 2).reshape(-1, c_out // groups, *kernel)
+    # channels innermost, so that sums over kernel axes run over long rows: 1.5 instead of 5.7 ms for 256 x 128 channels
+    total = np.ascontiguousarray(np.moveaxis(by_group, (0, 1), (-2, -1)))
+    for axis, step in enumerate(scale):
+        rows = np.moveaxis(total, axis, 0)
+        wider = np.zeros((len(rows) + step - 1, *rows.shape[1:]), total.dtype)
+        for shift in range(step):
+            wider[shift : shift + len(rows)] += rows
+        total = np.moveaxis(wider, 0, axis)
+    return np.ascontiguousarray(np.moveaxis(total, (-2, -1), (0, 1)))
