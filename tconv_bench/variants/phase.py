@@ -344,26 +344,22 @@ def _tile_height(left):
 
 
 @kernel
-def _store_channels(s, sums, block, channel, channels, out, to):
-    """Write one row of some channels; ``sums[phase, pixel, channel]``."""
+def _store_channels(s, sums, at, block, channel, channels, places, out, to):
+    """Write one row of some channels; ``sums[pixel, channel]`` from ``at`` on, ``places``: of the channels in ``out``."""
     if s.fold > 1 and s.out_r == 1:
         to += channel // s.fold * s.out_c + channel % s.fold
         for j in range(s.wx):
-            copy(sums, j * block, out, to + j * s.out_x, channels)
+            copy(sums, at + j * block, out, to + j * s.out_x, channels)
     elif s.out_x == 1:
-        for c in range(channels):
-            at = to + (channel + c) * s.out_c
-            for phase in range(s.sx):
-                source = phase * s.wx * block + c
-                for j in range((s.ox - phase + s.sx - 1) // s.sx):
-                    out[at + phase + j * s.sx] = sums[source + j * block]
+        transpose(block, sums, at, out, places, to, s.ox, s.ox)
+    elif s.out_c == 1 and s.fold == 1:
+        for i in range(s.ox):
+            copy(sums, at + i * block, out, to + channel + i * s.out_x, channels)
     else:
         for i in range(s.ox):
-            j, phase = divmod(i, s.sx)
-            source = (phase * s.wx + j) * block
             for c in range(channels):
                 o, r = divmod(channel + c, s.fold)
-                out[to + i * s.out_x + r * s.out_r + o * s.out_c] = sums[source + c]
+                out[to + i * s.out_x + r * s.out_r + o * s.out_c] = sums[at + i * block + c]
 
 
 @kernel
@@ -403,11 +399,13 @@ def _channels_task(
     ahead[:] = ahead.ctypes.data
     group_at = group * (panels[s.panels - 1, 0] + panels[s.panels - 1, 1])
     c_out = s.c_out // s.fold
-    places = np.empty(s.kernel, np.int64)
+    places, out_places = np.empty(s.kernel, np.int64), np.empty(panels[0, 1], np.int64)
     for panel in range(first_panel, last_panel):
         start, block, channels, table = panels[panel, 0], panels[panel, 1], panels[panel, 2], panels[panel, 3]
         row_size = s.sx * s.wx * block
+        out_places[:] = -1
         for c in range(channels):
+            out_places[c] = (start + c) * s.out_c
             sums[c] = bias[group * c_out + (start + c) // s.fold]
         for i in range(1, (last_row - first_row) * all_rows * s.sx * s.wx):
             copy(sums, 0, sums, i * block, channels)
@@ -444,10 +442,10 @@ def _channels_task(
                         j = 0
                         while j < s.wx:
                             height = _tile_height(s.wx - j)
-                            to = ((row_phase - first_row) * all_rows + row) * row_size + (phase * s.wx + j) * block
+                            to = ((row_phase - first_row) * all_rows + row) * row_size + (j * s.sx + phase) * block
                             call_sum_taps(
                                 tile, height, block // lanes, 1, lanes, packed, line + j, length, near if s.raw else weight,
-                                w_at, block, own, 0, count, depth, True, bias, 0, sums, to, block, ahead, 0, 0,
+                                w_at, block, own, 0, count, depth, True, bias, 0, sums, to, s.sx * block, ahead, 0, 0,
                             )  # fmt: skip
                             j += height
         for row_phase in range(first_row, last_row):
@@ -459,7 +457,7 @@ def _channels_task(
                 if oz < s.oz and oy < s.oy:
                     to = (first_image + n) * s.out_n + group * c_out * s.out_c + oz * s.out_z + oy * s.out_y
                     at = ((row_phase - first_row) * all_rows + row) * row_size
-                    _store_channels(s, sums[at:], block, start, channels, out, to)
+                    _store_channels(s, sums, at, block, start, channels, out_places, out, to)
 
 
 def _native_task(task, tables, x, out):
