@@ -47,7 +47,7 @@ from tconv_bench.simd import (
     sum_lines,
     transpose,
 )
-from tconv_bench.variants import _blocks, _phase_layout
+from tconv_bench.variants import _blocks, _phase_layout, _shuffled
 from tconv_bench.variants._launch import (
     BIAS_AT,
     PANELS_AT,
@@ -604,6 +604,7 @@ class _State(NamedTuple):
     weight: NDArray[Any]
     bias: NDArray[Any]
     work: dict[tuple[bool, bool], tuple[Any, NDArray[np.int64]]]  # by the memory order of x and out
+    shuffled: bool  # weights and bias as ``_shuffled`` has them
 
 
 @variant(
@@ -619,6 +620,14 @@ class Phase(Variant):
     serves_strided = True
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
+        if _shuffled.fits(problem):
+            rows = _road(problem)
+            packed = np.empty(rows.weights, problem.dtype)
+            pack = _shuffled.codes(problem.dtype)[1].address
+            launch(rows.pack_tasks, rows.alone, pack, rows.addresses, weight.reshape(-1), packed)
+            state = _State(problem, packed, _shuffled.row_bias(problem, bias), {}, True)
+            _work(state, False, False)
+            return state
         found = _layout(problem)
         packed = np.empty(found.weights, problem.dtype)
         spoiled = np.zeros(1, np.int64)
@@ -628,7 +637,7 @@ class Phase(Variant):
         if spoiled[0]:
             # A border's zero times an infinite weight would reach outputs whose sums it does not belong to.
             return registry.get("direct").prepare(problem, weight, bias)
-        state = _State(problem, packed, _blocks.bias_or_zeros(problem, bias), {})
+        state = _State(problem, packed, _blocks.bias_or_zeros(problem, bias), {}, False)
         _work(state, False, False)
         return state
 
@@ -640,19 +649,28 @@ class Phase(Variant):
         flat_out, out_last = _blocks.dense(out)
         if flat_x is None:
             flat_x = np.ascontiguousarray(x).reshape(-1)
-        if flat_out is None:
+        if flat_out is None or (state.shuffled and out_last):
             fresh = np.empty(out.shape, out.dtype)
             self.run(state, x, fresh)
             out[...] = fresh
             return
         found, tables = state.work.get((x_last, out_last)) or _work(state, x_last, out_last)
-        launch(found.tasks, found.alone, _native(state.problem.dtype)[0].address, tables, flat_x, flat_out)
+        code = (_shuffled.codes if state.shuffled else _native)(state.problem.dtype)[0].address
+        launch(found.tasks, found.alone, code, tables, flat_x, flat_out)
 
     def one_shot(
         self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None, x: NDArray[Any], out: NDArray[Any]
     ) -> None:
         if not (x.flags.c_contiguous and out.flags.c_contiguous):
             self.run(self.prepare(problem, weight, bias), x, out)
+            return
+        if _shuffled.fits(problem):
+            rows = _road(problem)
+            code, pack = _shuffled.codes(problem.dtype)
+            pack_and_launch(
+                rows.pack_tasks, pack.address, rows.tasks, rows.alone, code.address, rows.addresses, weight.reshape(-1),
+                scratch(problem.dtype, rows.weights), _shuffled.row_bias(problem, bias), x.reshape(-1), out.reshape(-1),
+            )  # fmt: skip
             return
         found = _phase_layout.one_shot_layout(problem, _blocks.threads())
         code, pack = _native(problem.dtype)
@@ -670,17 +688,21 @@ class Phase(Variant):
     def estimate(self, problem: Problem) -> float:
         # Of 67 layers, planned and hot on two Zen 4 cores: 1.11 times this in the geometric mean, with a spread of 1.27.
         # Beyond the caches, bytes come at the pace of a copy.
-        found = _layout(problem)
+        found = _road(problem)
         launch = 1e-6 if found.alone else 4e-6
         return launch + max(found.cycles / 3.1e9, problem.min_bytes / 28e9 if problem.min_bytes > 2**25 else 0.0)
 
     def preparation_estimate(self, problem: Problem) -> float:
+        if _shuffled.fits(problem):
+            return _shuffled.preparation_cycles(_road(problem)) / 3.1e9
         found = _phase_layout.one_shot_layout(problem, _blocks.threads())
         shared = 1 if found.alone else _blocks.threads()
         more = found.cycles - _layout(problem).cycles
         return (more + _phase_layout.preparation_cycles(found) / shared) / 3.1e9
 
     def describe(self, problem: Problem) -> str:
+        if _shuffled.fits(problem):
+            return _shuffled.describe(problem, _road(problem))
         found = _layout(problem)
         s = found.shape
         if s.over_pixels:
@@ -695,11 +717,15 @@ class Phase(Variant):
         return f"{tile}, {where}, {min(s.task_positions, s.positions)} of {s.positions} positions each"
 
     def prepared_bytes(self, problem: Problem) -> int:
+        if _shuffled.fits(problem):
+            return problem.itemsize * (problem.c_out * problem.taps + _road(problem).weights)
         return problem.itemsize * (problem.c_out + _layout(problem).weights)
 
     def workspace_bytes(self, problem: Problem) -> int:
-        found = _layout(problem)
+        found = _road(problem)
         at_once = 1 if found.alone else min(_blocks.threads(), found.tasks)
+        if _shuffled.fits(problem):
+            return at_once * problem.itemsize * _shuffled.workspace_elements(problem, found)
         return at_once * problem.itemsize * _phase_layout.workspace_elements(found)
 
 
@@ -707,9 +733,18 @@ def _layout(problem: Problem) -> Layout:
     return _phase_layout.layout(problem, _blocks.threads())
 
 
+def _road(problem: Problem) -> Any:
+    """The layout of the road that a problem takes."""
+    return _shuffled.layout(problem, _blocks.threads()) if _shuffled.fits(problem) else _layout(problem)
+
+
 def _work(state: _State, x_last: bool, out_last: bool) -> tuple[Any, NDArray[np.int64]]:
     """The layout for a memory order, and its tables with the state's weights."""
-    found = _phase_layout.reordered(_layout(state.problem), state.problem, x_last, out_last)
+    found = _road(state.problem)
+    if not state.shuffled:
+        found = _phase_layout.reordered(found, state.problem, x_last, out_last)
+    elif x_last:
+        found = _shuffled.with_channels_last(found, state.problem)
     tables = found.addresses.copy()
     tables[WEIGHT_AT], tables[BIAS_AT] = state.weight.ctypes.data, state.bias.ctypes.data
     state.work[x_last, out_last] = found, tables
