@@ -790,17 +790,17 @@ def _transpose_block(typingctx, columns, source, at, target, places, first, shif
 
 
 @njit(nogil=True)
-def transpose(columns, source, at, target, places, shift, rows, written):
-    """target[places[k] + shift + j] = source[at + columns*j + k] for j < rows and k < columns, and 0 for rows <= j < written.
+def transpose(step, width, source, at, target, places, shift, rows, written):
+    """target[places[k] + shift + j] = source[at + step*j + k] for j < rows and k < width, and 0 for rows <= j < written.
 
     A place below zero is left out.
     """
     lanes = VECTOR_BYTES // source.itemsize
     for j in range(0, written, lanes):
-        for k in range(0, columns, lanes):
+        for k in range(0, width, lanes):
             _transpose_block(
-                columns, source, at + j * columns + k, target, places, k, shift + j, min(lanes, rows - j),
-                min(lanes, columns - k), min(lanes, written - j),
+                step, source, at + j * step + k, target, places, k, shift + j, min(lanes, rows - j), min(lanes, width - k),
+                min(lanes, written - j),
             )  # fmt: skip
 
 
@@ -1415,10 +1415,10 @@ def multiply_add_chains(typingctx, array, steps):
 def _shuffle_tile(mr: int, nv: int, stride: int):
     """Intrinsic: ``mr`` rows of sums over k, each ``stride`` of them interleaved in registers and written to ``out`` at once.
 
-    Row m at lane j is bias[m] + sum over p of a[a_at + p*a_k + m] * b[b_at + p*b_k + j]; ``stride`` rows each make a unit,
-    whose element e = j*stride + r, of row r, goes to out[units[u] + segments[0] + e] where segments[1] <= e < segments[2], and so
-    on for each triple of segments. Each step asks for one of the cache lines to write, ``lines`` elements from the first segment's
-    place and then from the last one's, and for the line to read at address ``f``, ``df`` bytes further each time.
+    Row m at lane j is bias[m] + sum over p of a[a_at + p*a_k + m] * b[b_at + p*b_k + j]; ``stride`` rows make a unit, whose
+    element e = j*stride + r, of row r, goes to out[units[u] + segments[0] + e] where segments[1] <= e < segments[2], and so on
+    for each triple of segments. Each step asks for one of the cache lines to write, ``lines`` elements from the place of the
+    first segment and then of the last one, and for the line to read at address ``f``, ``df`` bytes further each time.
     """
     per_unit = nv * stride
 

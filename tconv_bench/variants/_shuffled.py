@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tconv_bench import simd
 from tconv_bench.jit import kernel, native
 from tconv_bench.problem import Problem
-from tconv_bench.simd import WIDE, as_pointer, call_shuffle, copy, copy_rows
+from tconv_bench.simd import WIDE, as_pointer, call_shuffle, copy, copy_rows, transpose
 from tconv_bench.variants import _launch
 from tconv_bench.variants._launch import BIAS_AT, PANELS_AT, RECORD_AT, TILE_AT, WEIGHT_AT
 
@@ -198,6 +198,7 @@ _length = kernel(packed_length)
 def _pack(s, x, x_at, low, count, length, packed):
     """packed[c, i] = pixel ``low + i`` of channel c."""
     at = 0
+    lines = np.arange(s.c_in if s.x_x > 1 else 0) * length
     while at < count:
         n, pixel = divmod(low + at, s.pixels)
         run = min(s.pixels - pixel, count - at)
@@ -206,10 +207,7 @@ def _pack(s, x, x_at, low, count, length, packed):
             for c in range(s.c_in):
                 copy(x, source + c * s.x_c, packed, c * length + at, run)
         else:
-            for first in range(0, s.c_in, 128):  # lines that the first-level cache holds while they fill
-                for i in range(run):
-                    for c in range(first, min(s.c_in, first + 128)):
-                        packed[c * length + at + i] = x[source + i * s.x_x + c]
+            transpose(s.x_x, s.c_in, x, source, packed, lines, at, run, run)
         at += run
 
 
@@ -339,6 +337,19 @@ def row_bias(problem: Problem, bias: NDArray[Any] | None) -> NDArray[Any]:
     if bias is None:
         return np.zeros(problem.c_out * problem.taps, problem.dtype)
     return np.repeat(bias, problem.taps)
+
+
+def unpacked(
+    problem: Problem, found: Layout, weight: NDArray[Any], row_bias: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Weights and bias as the user gave them, from packed ones."""
+    s = found.shape
+    matrix = np.empty((s.groups, s.c_in, s.rows), problem.dtype)
+    for group in range(s.groups):
+        for start, height in found.panels:
+            at = (group * s.rows + start) * s.c_in
+            matrix[group, :, start : start + height] = weight[at : at + s.c_in * height].reshape(s.c_in, height)
+    return matrix.reshape(problem.weight_shape), row_bias[:: problem.taps].copy()
 
 
 def workspace_elements(problem: Problem, found: Layout) -> int:

@@ -90,6 +90,7 @@ def _pack(s, x, x_at, channels, low, length, packed):
     row = low // pitch
     slab, y = divmod(row, py)
     n, z = divmod(slab, pz)
+    lines = np.arange(channels if s.x_x > 1 else 0) * length
     while row * pitch < low + length:
         first, last = max(0, low - row * pitch), min(data_x, low + length - row * pitch)
         if 0 <= n < s.batch and z < s.data_z and y < s.data_y and first < last:
@@ -99,10 +100,7 @@ def _pack(s, x, x_at, channels, low, length, packed):
                 for c in range(channels):
                     copy(x, source + c * s.x_c, packed, to + c * length, last - first)
             else:
-                for c_block in range(0, channels, 128):  # lines that the first-level cache holds while they fill
-                    for j in range(last - first):
-                        for c in range(c_block, min(channels, c_block + 128)):
-                            packed[to + c * length + j] = x[source + j * s.x_x + c * s.x_c]
+                transpose(s.x_x, channels, x, source, packed, lines, to, last - first, last - first)
         row += 1
         y += 1
         if y == py:
@@ -126,6 +124,7 @@ def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at, ahea
     slab, jy = divmod(row, s.py)
     n, jz = divmod(slab, s.pz)
     position = low
+    places = np.empty(high - low if s.out_c == 1 else 0, np.int64)
     while position < high:
         run = min(s.pitch - jx, high - position)
         oz, oy = jz * s.sz + rz, jy * s.sy + ry
@@ -142,6 +141,12 @@ def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at, ahea
             elif s.out_x == 1:
                 for m in range(height):
                     interleave(s.sx, sums, at + m * step, height * step, out, to + m * s.out_c, count)
+            elif s.out_c == 1:
+                for phase in range(s.sx):
+                    length = (count - phase + s.sx - 1) // s.sx
+                    for j in range(length):
+                        places[j] = to + (j * s.sx + phase) * s.out_x
+                    transpose(step, length, sums, at + phase * height * step, out, places, 0, height, height)
             else:
                 for i in range(count):
                     j, phase = divmod(i, s.sx)
@@ -338,7 +343,7 @@ def _read_weights(s, weight, at, first_c, count, channels, block, members, place
             for entry in range(s.entries):
                 copy(weight, source + members[entry, 0], near, entry * step + c * block, channels)
         else:
-            transpose(s.kernel, weight, source, near, places, c * block, channels, block)
+            transpose(s.kernel, s.kernel, weight, source, near, places, c * block, channels, block)
     return total
 
 
@@ -362,7 +367,7 @@ def _store_channels(s, sums, at, block, channel, channels, places, out, to):
         for j in range(s.wx):
             copy(sums, at + j * block, out, to + j * s.out_x, channels)
     elif s.out_x == 1:
-        transpose(block, sums, at, out, places, to, s.ox, s.ox)
+        transpose(block, channels, sums, at, out, places, to, s.ox, s.ox)
     elif s.out_c == 1 and s.fold == 1:
         for i in range(s.ox):
             copy(sums, at + i * block, out, to + channel + i * s.out_x, channels)
@@ -570,7 +575,7 @@ def _native_pack(task, tables, weight, packed):
         if s.fold == 1 and s.members == 1:
             if c in (first_c, first):
                 _places(s, members, depth * height, places)
-            transpose(s.kernel, weight, source, packed, places, entry_at, channels, height)
+            transpose(s.kernel, s.kernel, weight, source, packed, places, entry_at, channels, height)
             continue
         for entry in range(s.entries):
             phases = 1
@@ -597,14 +602,21 @@ def _native(dtype: str) -> tuple[Any, Any]:
     return native(signature, _native_task), native(signature, _native_pack)
 
 
-class _State(NamedTuple):
-    """Prepared weights and the tables that the machine code reads, with the arrays that their addresses point to."""
+class _Work(NamedTuple):
+    """What a launch needs for one memory order; ``tables`` holds the addresses of the arrays behind it."""
 
-    problem: Problem
+    found: Any  # a layout
+    code: int  # an address
+    tables: NDArray[np.int64]
     weight: NDArray[Any]
     bias: NDArray[Any]
-    work: dict[tuple[bool, bool], tuple[Any, NDArray[np.int64]]]  # by the memory order of x and out
-    shuffled: bool  # weights and bias as ``_shuffled`` has them
+
+
+class _State(NamedTuple):
+    """Prepared weights, and the work by the memory order of x and out: whether their channels are neighbours."""
+
+    problem: Problem
+    work: dict[tuple[bool, bool], _Work]
 
 
 @variant(
@@ -621,25 +633,12 @@ class Phase(Variant):
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
         if _shuffled.fits(problem):
-            rows = _road(problem)
-            packed = np.empty(rows.weights, problem.dtype)
-            pack = _shuffled.codes(problem.dtype)[1].address
-            launch(rows.pack_tasks, rows.alone, pack, rows.addresses, weight.reshape(-1), packed)
-            state = _State(problem, packed, _shuffled.row_bias(problem, bias), {}, True)
-            _work(state, False, False)
-            return state
-        found = _layout(problem)
-        packed = np.empty(found.weights, problem.dtype)
-        spoiled = np.zeros(1, np.int64)
-        tables = found.addresses.copy()
-        tables[SPOILED_AT] = spoiled.ctypes.data
-        launch(found.pack_tasks, found.alone, _native(problem.dtype)[1].address, tables, weight.reshape(-1), packed)
-        if spoiled[0]:
+            return _State(problem, {(False, False): _pack_rows(problem, weight, bias)})
+        work, finite = _pack_phases(problem, weight, bias)
+        if not finite:
             # A border's zero times an infinite weight would reach outputs whose sums it does not belong to.
             return registry.get("direct").prepare(problem, weight, bias)
-        state = _State(problem, packed, _blocks.bias_or_zeros(problem, bias), {}, False)
-        _work(state, False, False)
-        return state
+        return _State(problem, {(False, False): work})
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
         if not isinstance(state, _State):
@@ -649,14 +648,13 @@ class Phase(Variant):
         flat_out, out_last = _blocks.dense(out)
         if flat_x is None:
             flat_x = np.ascontiguousarray(x).reshape(-1)
-        if flat_out is None or (state.shuffled and out_last):
+        if flat_out is None:
             fresh = np.empty(out.shape, out.dtype)
             self.run(state, x, fresh)
             out[...] = fresh
             return
-        found, tables = state.work.get((x_last, out_last)) or _work(state, x_last, out_last)
-        code = (_shuffled.codes if state.shuffled else _native)(state.problem.dtype)[0].address
-        launch(found.tasks, found.alone, code, tables, flat_x, flat_out)
+        work = state.work.get((x_last, out_last)) or _reordered(state, x_last, out_last)
+        launch(work.found.tasks, work.found.alone, work.code, work.tables, flat_x, flat_out)
 
     def one_shot(
         self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None, x: NDArray[Any], out: NDArray[Any]
@@ -690,11 +688,12 @@ class Phase(Variant):
         # Beyond the caches, bytes come at the pace of a copy.
         found = _road(problem)
         launch = 1e-6 if found.alone else 4e-6
-        return launch + max(found.cycles / 3.1e9, problem.min_bytes / 28e9 if problem.min_bytes > 2**25 else 0.0)
+        bytes_take = problem.min_bytes / 28e9 if problem.min_bytes > 2**25 else 0.0
+        return launch + max(float(found.cycles) / 3.1e9, bytes_take)
 
     def preparation_estimate(self, problem: Problem) -> float:
         if _shuffled.fits(problem):
-            return _shuffled.preparation_cycles(_road(problem)) / 3.1e9
+            return float(_shuffled.preparation_cycles(_road(problem)) / 3.1e9)
         found = _phase_layout.one_shot_layout(problem, _blocks.threads())
         shared = 1 if found.alone else _blocks.threads()
         more = found.cycles - _layout(problem).cycles
@@ -718,15 +717,15 @@ class Phase(Variant):
 
     def prepared_bytes(self, problem: Problem) -> int:
         if _shuffled.fits(problem):
-            return problem.itemsize * (problem.c_out * problem.taps + _road(problem).weights)
+            return problem.itemsize * (problem.c_out * problem.taps + int(_road(problem).weights))
         return problem.itemsize * (problem.c_out + _layout(problem).weights)
 
     def workspace_bytes(self, problem: Problem) -> int:
         found = _road(problem)
         at_once = 1 if found.alone else min(_blocks.threads(), found.tasks)
         if _shuffled.fits(problem):
-            return at_once * problem.itemsize * _shuffled.workspace_elements(problem, found)
-        return at_once * problem.itemsize * _phase_layout.workspace_elements(found)
+            return int(at_once * problem.itemsize * _shuffled.workspace_elements(problem, found))
+        return int(at_once * problem.itemsize * _phase_layout.workspace_elements(found))
 
 
 def _layout(problem: Problem) -> Layout:
@@ -738,14 +737,44 @@ def _road(problem: Problem) -> Any:
     return _shuffled.layout(problem, _blocks.threads()) if _shuffled.fits(problem) else _layout(problem)
 
 
-def _work(state: _State, x_last: bool, out_last: bool) -> tuple[Any, NDArray[np.int64]]:
-    """The layout for a memory order, and its tables with the state's weights."""
-    found = _road(state.problem)
-    if not state.shuffled:
-        found = _phase_layout.reordered(found, state.problem, x_last, out_last)
-    elif x_last:
-        found = _shuffled.with_channels_last(found, state.problem)
+def _pack_rows(problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> _Work:
+    """Kernel = stride: the rows of one matrix."""
+    found = _road(problem)
+    code, pack = _shuffled.codes(problem.dtype)
+    packed = np.empty(found.weights, problem.dtype)
+    launch(found.pack_tasks, found.alone, pack.address, found.addresses, weight.reshape(-1), packed)
+    return _with_weights(found, code.address, packed, _shuffled.row_bias(problem, bias))
+
+
+def _pack_phases(problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> tuple[_Work, bool]:
+    """The phases' weights, and whether all of them are finite."""
+    found = _layout(problem)
+    code, pack = _native(problem.dtype)
+    packed = np.empty(found.weights, problem.dtype)
+    spoiled = np.zeros(1, np.int64)
     tables = found.addresses.copy()
-    tables[WEIGHT_AT], tables[BIAS_AT] = state.weight.ctypes.data, state.bias.ctypes.data
-    state.work[x_last, out_last] = found, tables
-    return found, tables
+    tables[SPOILED_AT] = spoiled.ctypes.data
+    launch(found.pack_tasks, found.alone, pack.address, tables, weight.reshape(-1), packed)
+    return _with_weights(found, code.address, packed, _blocks.bias_or_zeros(problem, bias)), not spoiled[0]
+
+
+def _with_weights(found: Any, code: int, weight: NDArray[Any], bias: NDArray[Any]) -> _Work:
+    tables = found.addresses.copy()
+    tables[WEIGHT_AT], tables[BIAS_AT] = weight.ctypes.data, bias.ctypes.data
+    return _Work(found, code, tables, weight, bias)
+
+
+def _reordered(state: _State, x_last: bool, out_last: bool) -> _Work:
+    """The work for a memory order that the state has not met yet."""
+    problem, work = state.problem, state.work[False, False]
+    if _shuffled.fits(problem) and out_last:
+        # Neighbours in the output are channels: the rows of each tap are packed, and stored, apart.
+        # There is no border, so that weights may be infinite.
+        work, _ = _pack_phases(problem, *_shuffled.unpacked(problem, work.found, work.weight, work.bias))
+        found: Any = _phase_layout.reordered(work.found, problem, x_last, out_last)
+    elif _shuffled.fits(problem):
+        found = _shuffled.with_channels_last(work.found, problem)
+    else:
+        found = _phase_layout.reordered(work.found, problem, x_last, out_last)
+    state.work[x_last, out_last] = _with_weights(found, work.code, work.weight, work.bias)
+    return state.work[x_last, out_last]

@@ -373,7 +373,7 @@ def _native_pack(task, tables, weight, packed):
     for c in range(first_c, last_c):
         source = ((group * s.c_in + c) * s.c_out + start) * kernel_size
         found |= difference_to_itself(weight, source, height * kernel_size) != 0
-        transpose(kernel_size, weight, source, taps, places, 0, height, width)
+        transpose(kernel_size, kernel_size, weight, source, taps, places, 0, height, width)
         for i in range(s.kz * s.ky):
             to = i * row
             for k in range(s.sx):
