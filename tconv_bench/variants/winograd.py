@@ -157,7 +157,9 @@ def _multiply(
     ahead[:] = ahead.ctypes.data
     x_phases = 2 * (s.sz + s.sy)
     flags = x_phases + 2 * s.sx
-    line = 0
+    line, size = 0, weight.itemsize
+    # The next line's weights are on their way while this line's pass all tiles; short sums have them in a near cache.
+    step = height * size * 2 * lanes // padded + 1 if s.c_in >= 128 else 0
     for z in range(phases[2 * kz], phases[2 * kz] + phases[2 * kz + 1]):
         at_y = 2 * (s.sz + ky)
         for y in range(phases[at_y], phases[at_y] + phases[at_y + 1]):
@@ -167,6 +169,7 @@ def _multiply(
                     point = (z * s.ly + y) * s.lx + x
                     takes_bias = phases[flags + z] * phases[flags + s.lz + y] * phases[flags + s.lz + s.ly + x]
                     at = 0
+                    stream = weight.ctypes.data + (w_at + ((line + 1) * s.c_in + first_c) * height) * size
                     while at < padded:
                         vectors = 2 if padded - at >= 2 * lanes else 1
                         tiles = (padded - at) // (vectors * lanes)
@@ -174,9 +177,10 @@ def _multiply(
                             tile, height, vectors, tiles, lanes, weight, w_at + (line * s.c_in + first_c) * height, height,
                             values, point * point_step + at, padded, once, 0, 1, channels, first_c > 0, bias,
                             bias_at if takes_bias else no_bias, sums, line * height * padded + at, padded, ahead, 0, 0,
-                            ahead[0], 0,
+                            stream, step,
                         )  # fmt: skip
                         at += tiles * vectors * lanes
+                        stream += tiles * channels * step
                     line += 1
     return line
 
