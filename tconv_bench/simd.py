@@ -629,6 +629,7 @@ def _interleave(stride: int):
     return intrinsic(typing)
 
 
+INTERLEAVED = (1, 2, 3, 4, 5, 6, 8)  # strides with code of their own
 _interleave_1 = _interleave(1)
 _interleave_2 = _interleave(2)
 _interleave_3 = _interleave(3)

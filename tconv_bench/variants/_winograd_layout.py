@@ -30,6 +30,7 @@ LIMIT_BYTES = 15 * 2**18  # everything that a task holds
 PACK_CYCLES = 2.0
 LINE_CYCLES = 5.0
 STORE_CYCLES = 0.5
+SINGLE_STORE_CYCLES = 2.5  # where a row's turns are more than ``simd.interleave`` has in registers
 CALL_CYCLES = 200
 TASK_CYCLES = 4000
 BYTE_CYCLES = 0.08  # of weights, transformed input and sums that come from beyond the second-level cache
@@ -259,6 +260,7 @@ def _cut(
     elements = prod(axis.size for axis in axes)  # a tile's outputs of a phase, and its input pixels
     phases = prod(axis.stride for axis in axes)
     span = span_of(axes)
+    store = STORE_CYCLES if axes[2].size * axes[2].stride in simd.INTERLEAVED else SINGLE_STORE_CYCLES
     best: tuple[int, int, int, int, float] | None = None
     for task_panels in sorted({-(-len(panels) // parts) for parts in (1, 2, threads, 2 * threads, 4 * threads)}):
         starts = range(0, len(panels), task_panels)
@@ -285,7 +287,7 @@ def _cut(
                 + np.multiply.outer(tiles, (vectors + 1) // 2) * products * CALL_CYCLES * passes
                 + c_in * ((held + span) * elements * PACK_CYCLES + vectors * lines * LINE_CYCLES)
                 + np.multiply.outer(stored, vectors) * products * LINE_CYCLES
-                + np.multiply.outer(stored, held) * elements * phases * STORE_CYCLES
+                + np.multiply.outer(stored, held) * elements * phases * store
                 + far * size * BYTE_CYCLES
                 + TASK_CYCLES
             )
