@@ -71,7 +71,7 @@ class Entrant:
 
     @property
     def process(self) -> str:
-        """Which process serves it: peers by their libraries, ours together, the control and copies apart."""
+        """The process that serves it; one for peers of the same libraries, one for ours, and the control and copies apart."""
         if self.peer:
             return "+".join(peers.get(self.method).packages)
         return "control" if self.control else f"own {self.number} {self.revision}"

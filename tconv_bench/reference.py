@@ -50,7 +50,7 @@ def conv_transpose(problem: Problem, x: NDArray[Any], weight: NDArray[Any], bias
 def conv(
     x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> NDArray[Any]:
-    """Ordinary convolution (cross-correlation) of ``x`` (N, C_in, *in) with ``weight`` (C_out, C_in // groups, *kernel)."""
+    """Ordinary convolution (cross-correlation) of x ``(N, C_in, *in)`` with weight ``(C_out, C_in // groups, *kernel)``."""
     wide = wide_dtype(x.dtype)
     ndim = x.ndim - 2
     x = np.pad(x.astype(wide), [(0, 0), (0, 0), *padding])
@@ -69,7 +69,7 @@ def conv(
 def error_bound(problem: Problem, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None = None) -> NDArray[Any]:
     """Largest difference that a float sum in any order may show against this reference, per output element.
 
-    gamma_n * sum |x||w| with n products and additions (Higham, "Accuracy and Stability of Numerical Algorithms", 2002,
+    ``gamma_n * sum |x||w|`` with n products and additions (Higham, "Accuracy and Stability of Numerical Algorithms", 2002,
     section 3.1), n = c_in / groups * taps + 1; zero for integers.
     """
     if np.dtype(problem.dtype).kind != "f":

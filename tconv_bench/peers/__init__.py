@@ -44,7 +44,7 @@ class Peer(Variant):
     """One engine. ``prepared_bytes`` and ``workspace_bytes`` have no answer: what it keeps and allocates is not known."""
 
     packages: tuple[str, ...]
-    #: "one-shot": each call gets the weights as the user has them; "planned": prepared before.
+    #: In "one-shot" each call gets the weights as the user has them, in "planned" they were prepared before.
     modes: tuple[Mode, ...]
     #: The memory order that it takes and gives.
     layout: Layout
@@ -56,7 +56,7 @@ class Peer(Variant):
 
     @property
     def threads(self) -> int:
-        """Threads that it computes with: those of ``set_threads``, at first every core that this process may use."""
+        """How many threads it computes with, those of ``set_threads``; at first every core that this process may use."""
         return self._threads or machine.usable_cores()
 
     def available(self) -> Literal[True] | str:
