@@ -16,6 +16,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from tconv_bench.figures.animation import save_gif
+from tconv_bench.figures.gathering import gather
 from tconv_bench.figures.interleaving import phases
 from tconv_bench.figures.lesson import numbered
 from tconv_bench.figures.matrix import matrices, matrix_strides, matrix_view
@@ -32,6 +33,7 @@ __all__ = [
     "Entry",
     "arithmetic",
     "arithmetic_frames",
+    "gather",
     "matrices",
     "matrix_bytes",
     "matrix_strides",
@@ -95,6 +97,7 @@ FIGURES = (
         "zero_insertion", "stretch, pad, convolve with the flipped kernel", zero_insertion, partial(_of_lesson, zero_insertion)
     ),
     Entry("phases", "a small kernel per phase of the stride, outputs interleaved", phases, partial(_of_lesson, phases)),
+    Entry("gather", "the pixels and taps that meet in each output pixel", gather, partial(_of_lesson, gather)),
     Entry("arithmetic", "the window of each output pixel over the padded input", arithmetic, partial(_of_lesson, arithmetic)),
     Entry("arithmetic_animation", "the same as a GIF", arithmetic_frames, partial(_of_lesson, arithmetic_frames)),
     Entry("overlap", "how many products meet in each output pixel", overlap, partial(_of_sizes, overlap)),

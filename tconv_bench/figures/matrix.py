@@ -18,7 +18,8 @@ from tconv_bench.figures.lesson import INPUTS, KERNEL, SMALL_INPUT, lesson
 from tconv_bench.plots import style
 
 _ROLES = {"input": grids.INPUT, "kernel": grids.KERNEL, "output": grids.OUTPUT}
-_LEADS = {"*": grids.CONVOLVE, "*T": grids.TRANSPOSE, "->": grids.ARROW, "=": "=", "+": "+", "@": "@"}
+_EACH = "\N{CIRCLED DOT OPERATOR}"
+_LEADS = {"*": grids.CONVOLVE, "*T": grids.TRANSPOSE, ".*": _EACH, "->": grids.ARROW, "=": "=", "+": "+", "@": "@"}
 
 
 @style.styled
@@ -26,8 +27,9 @@ def matrices(*lines: Mapping[str, ArrayLike], title: str = "", subtitle: str = "
     """Matrices with their values side by side, a line for each mapping from a name to a matrix.
 
     A name that holds "input", "kernel" or "output" has that role's colour. A name may begin with an operator and a space
-    (``*``, ``*T`` for its transpose, ``=``, ``+``, ``@``, ``->``), which is drawn in front of its matrix. A single axis is
-    drawn as a row. Without lines: the first background text's example, its convolution and the transposed one.
+    (``*``, ``*T`` for its transpose, ``.*`` element by element, ``=``, ``+``, ``@``, ``->``), which is drawn in front of its
+    matrix. A single axis is drawn as a row. Without lines: the first background text's example, its convolution and the
+    transposed one.
 
     >>> figure = matrices({"Input": [[1, 2], [3, 4]], "* Kernel": [[5, 5], [5, 5]]})
     >>> [axes.get_title(loc="left") for axes in figure.axes]
