@@ -50,10 +50,7 @@ def gather(
     lines = [
         [panel for step in steps_shown[start : start + side] for panel in step] for start in range(0, len(steps_shown), side)
     ]
-    subtitle = (
-        "Each output pixel is the sum of the products that meet in it. Outlined: the input pixels and the taps that do; their "
-        "distance is the stride."
-    )
+    subtitle = "Each output pixel is the sum of the products that meet in it. Outlined: the input pixels and the taps that do."
     if shown is not pixels:
         subtitle += f" {len(shown)} of {len(pixels)} pixels: the corners, and one per phase of the stride in the middle."
     return grids.draw(lines, "Transposed convolution: gather", subtitle, largest=0.34)
