@@ -28,8 +28,8 @@ from tconv_bench.checkerboard.training import (
 )
 
 STORED = Path(__file__).with_name("trained.jsonl")
-STEPS, SEEDS = 500, 3
-WATCHED = (0, 10, 30, 100, 250, 500)
+STEPS, SEEDS = 1500, 3
+WATCHED = (0, 10, 30, 100, 300, 700, 1500)
 KERNELS, STRIDES = range(1, 10), (2, 3, 4)
 CONVOLUTION = 3  # the kernel beside resizing and shuffling
 _DIGITS = 7  # of a stored weight

@@ -33,10 +33,10 @@ from tconv_bench.problem import as_int
 
 OPERATORS = ("transposed", "nearest", "bilinear", "shuffle", "icnr")
 CHANNELS = 8
-SIDE = 96  # of an image; a multiple of every stride
+SIDE, TEST_SIDE = 48, 96  # of an image; multiples of every stride
 GREYS = (0.25, 0.5, 0.75)  # flat inputs whose pattern is measured
-_IMAGES, _TESTS, _BATCH = 32, 8, 4
-_RATE, _DECAYS, _TINY = 5e-3, (0.9, 0.999), 1e-8
+_IMAGES, _TESTS, _BATCH = 64, 8, 4
+_RATE, _DECAYS, _TINY = 1e-2, (0.9, 0.999), 1e-8
 _LEARNED = ("first", "first_bias", "weights", "bias")
 
 Weights = dict[str, NDArray[np.float64]]
@@ -169,7 +169,7 @@ def _adam(weights: Weights, slopes: Weights, moments: dict[str, Any], step: int,
 @cache
 def images(training: bool) -> NDArray[np.float64]:
     """The images to train on, or those to test on."""
-    return dead_leaves(_IMAGES, SIDE, 1) if training else dead_leaves(_TESTS, SIDE, 2)
+    return dead_leaves(_IMAGES, SIDE, 1) if training else dead_leaves(_TESTS, TEST_SIDE, 2)
 
 
 def shrunk(large: NDArray[np.float64], stride: int) -> NDArray[np.float64]:
