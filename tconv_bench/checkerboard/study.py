@@ -155,7 +155,9 @@ def median_ripple(rows: Sequence[Row], operator: str, kernel: int, stride: int, 
     """
     found = [row.ripples[watched] for row in rows if row.case[:3] == (operator, kernel, stride)]
     if not found:
-        raise ValueError(f"there is no row of {operator}, kernel {kernel}, stride {stride}; `tconv-bench checkerboard-train` makes them")
+        raise ValueError(
+            f"there is no row of {operator}, kernel {kernel}, stride {stride}; `tconv-bench checkerboard-train` makes them"
+        )
     return float(np.median(found))
 
 

@@ -92,7 +92,12 @@ def initial(shape: Form, seed: int) -> Weights:
         drawn = icnr(rng.standard_normal((CHANNELS, 1, shape.kernel, shape.kernel)), shape.stride)
     else:
         drawn = rng.standard_normal((CHANNELS, shape.basis.shape[1]))
-    return {"first": first, "first_bias": np.zeros(CHANNELS), "weights": scale * drawn.reshape(CHANNELS, -1), "bias": np.zeros(1)}
+    return {
+        "first": first,
+        "first_bias": np.zeros(CHANNELS),
+        "weights": scale * drawn.reshape(CHANNELS, -1),
+        "bias": np.zeros(1),
+    }
 
 
 def hidden(weights: Weights, small: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -114,9 +119,7 @@ def enlarged(shape: Form, weights: Weights, small: NDArray[np.float64]) -> NDArr
     return _inner(large, margin * shape.stride)[:, 0]
 
 
-def gradients(
-    shape: Form, weights: Weights, small: NDArray[np.float64], target: NDArray[np.float64]
-) -> tuple[float, Weights]:
+def gradients(shape: Form, weights: Weights, small: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[float, Weights]:
     """Half the mean squared error of periodic images ``(N, h, w)`` against their originals, and its gradients."""
     margin = _margin(shape)
     edge = margin * shape.stride
