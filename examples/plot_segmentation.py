@@ -1,0 +1,187 @@
+"""
+Every pixel gets a label
+========================
+
+An encoder-decoder for semantic segmentation: ordinary convolutions halve the image four times, until a pixel sees the whole of a
+shape; transposed convolutions double it four times, until there is a score per class for every pixel. On the way up each
+resolution adds what the encoder found there, as in FCN and U-Net, which gives the labels their sharp edges.
+
+It is trained here from random weights, through this project's own gradients, on discs, squares, triangles and stars cut from
+photographs and laid on other photographs. Colour and texture say nothing about the class: what counts is the outline. It is
+tested on photographs that it has not seen.
+
+Sources: Long, Shelhamer & Darrell, "Fully convolutional networks for semantic segmentation", CVPR 2015; Ronneberger, Fischer &
+Brox, "U-Net", MICCAI 2015.
+"""
+
+# %%
+# The images are made as they are needed: a crop of a photograph, and on it up to three shapes, each filled with a crop of another one
+# whose mean colour is at least 0.25 away. The photographs ship with scikit-image; those of the test are not used for training.
+
+import matplotlib.pyplot as plt
+import numpy as np
+from _script import arguments, console, save, steps
+from _training import Adam, Conv, ConvTranspose, normal
+from matplotlib.colors import ListedColormap
+from rich.table import Table
+from skimage import color, data, draw
+
+from tconv_bench import units
+from tconv_bench.plots import style
+
+QUICK, FIGURE = arguments(__file__)
+STEPS, BATCH, TEST_IMAGES = (40, 8, 16) if QUICK else (900, 16, 200)
+SIZE = 64
+CLASSES = ("background", "disc", "square", "triangle", "star")
+COLORS = ("#DDDDDD", "#4477AA", "#EE6677", "#CCBB44", "#228833")
+
+
+def rgb(photograph):
+    """Float32 colours (H, W, 3) from 0 to 1."""
+    return (color.gray2rgb(photograph) / 255).astype(np.float32)
+
+
+TRAINING = [rgb(p) for p in (data.astronaut(), data.rocket(), data.stereo_motorcycle()[0], data.brick(), data.gravel())]
+TEST = [rgb(p) for p in (data.coffee(), data.chelsea(), data.grass(), data.camera())]
+
+
+def crop(rng, photographs):
+    """A random square of a random photograph, (3, SIZE, SIZE)."""
+    photograph = photographs[rng.integers(len(photographs))]
+    row, column = (rng.integers(side - SIZE + 1) for side in photograph.shape[:2])
+    return photograph[row : row + SIZE, column : column + SIZE].transpose(2, 0, 1)
+
+
+def outline(rng, label, row, column, radius):
+    """Rows and columns of the pixels of a shape, turned at random."""
+    if label == 1:
+        return draw.disk((row, column), radius, shape=(SIZE, SIZE))
+    corners = {2: 4, 3: 3, 4: 10}[label]
+    angles = 2 * np.pi * (np.arange(corners) / corners + rng.random())
+    reach = radius * np.where(np.arange(corners) % 2, 0.45, 1.0) if label == 4 else radius * 1.15
+    return draw.polygon(row + reach * np.sin(angles), column + reach * np.cos(angles), shape=(SIZE, SIZE))
+
+
+def scene(rng, photographs):
+    """An image (3, SIZE, SIZE) and its labels (SIZE, SIZE)."""
+    image, labels = crop(rng, photographs).copy(), np.zeros((SIZE, SIZE), np.intp)
+    for _ in range(3):
+        row, column = rng.uniform(10, SIZE - 10, 2)
+        label = int(rng.integers(1, len(CLASSES)))
+        inside = outline(rng, label, row, column, rng.uniform(9, 15))
+        fill = crop(rng, photographs)[:, *inside]
+        far = np.abs(fill.mean(axis=1) - image[:, *inside].mean(axis=1)).max() > 0.25
+        if far and not labels[inside].any():
+            image[:, *inside] = fill
+            labels[inside] = label
+    return image, labels
+
+
+def scenes(rng, photographs, count):
+    """Images (count, 3, SIZE, SIZE), their values around 0, and labels (count, SIZE, SIZE)."""
+    images, labels = zip(*(scene(rng, photographs) for _ in range(count)))
+    return 2 * np.stack(images) - 1, np.stack(labels)
+
+
+# %%
+# The network. Every layer has 4 x 4 kernels and stride 2: the convolutions on the way down and, with the same numbers, the transposed
+# convolutions on the way up.
+
+HALF = {"stride": 2, "padding": 1}
+DOWN, UP = (3, 16, 32, 64, 64), (64, 64, 32, 16, len(CLASSES))
+
+
+class Segmenter:
+    """Four convolutions, four transposed convolutions, the sums of equal resolutions, ReLU after each but the last."""
+
+    def __init__(self, rng):
+        # He et al. 2015: the variance of a sum of products with ReLU's outputs is kept; the transposed sums have 2 x 2 x C_in of them.
+        self.down = [
+            Conv(normal(rng, (c_out, c_in, 4, 4), (2 / (16 * c_in)) ** 0.5), np.zeros(c_out, np.float32), **HALF)
+            for c_in, c_out in zip(DOWN, DOWN[1:])
+        ]
+        self.up = [
+            ConvTranspose(normal(rng, (c_in, c_out, 4, 4), (1 / (4 * c_in)) ** 0.5), np.zeros(c_out, np.float32), **HALF)
+            for c_in, c_out in zip(UP, UP[1:])
+        ]
+        self.layers = [*self.down, *self.up]
+
+    def __call__(self, x):
+        """Scores (N, classes, H, W) of images (N, 3, H, W)."""
+        self.found, self.made = [], []
+        for layer in self.down:
+            x = np.maximum(layer(x), 0)
+            self.found.append(x)
+        for layer, beside in zip(self.up, [*self.found[-2::-1], None]):
+            x = layer(x)
+            if beside is not None:
+                x = np.maximum(x + beside, 0)
+                self.made.append(x)
+        return x
+
+    def backward(self, grad):
+        """From the loss' gradient by the scores to those of all parameters."""
+        of_sums = []
+        for layer, made in zip(self.up[::-1], [*self.made[::-1], None]):
+            grad = layer.backward(grad)
+            if made is not None:
+                grad *= made > 0
+                of_sums.append(grad)
+        for layer, found, of_sum in zip(self.down[::-1], self.found[::-1], [None, *of_sums[::-1]]):
+            grad = (grad if of_sum is None else grad + of_sum) * (found > 0)
+            grad = layer.backward(grad)
+
+
+def cross_entropy(scores, labels):
+    """The mean over all pixels of -log softmax at the label, and its gradient by the scores."""
+    scores = scores - scores.max(axis=1, keepdims=True)
+    exponentials = np.exp(scores)
+    total = exponentials.sum(axis=1, keepdims=True)
+    at_label = np.take_along_axis(scores, labels[:, None], axis=1) - np.log(total)
+    grad = exponentials / total
+    np.put_along_axis(grad, labels[:, None], np.take_along_axis(grad, labels[:, None], axis=1) - 1, axis=1)
+    return float(-at_label.mean()), grad / np.float32(labels.size)
+
+
+def agreement(predicted, labels):
+    """The part of pixels that are right, and each class' intersection over union."""
+    pairs = np.bincount((labels * len(CLASSES) + predicted).ravel(), minlength=len(CLASSES) ** 2)
+    pairs = pairs.reshape(len(CLASSES), len(CLASSES))
+    right = np.diag(pairs)
+    return right.sum() / pairs.sum(), right / np.maximum(pairs.sum(axis=0) + pairs.sum(axis=1) - right, 1)
+
+
+# %%
+# Training: Adam, new images at every step.
+
+model = Segmenter(np.random.default_rng(0))
+kernels_before = [layer.parameters[0].copy() for layer in model.up]
+test_images, test_labels = scenes(np.random.default_rng(2), TEST, TEST_IMAGES)
+_, untrained = agreement(model(test_images).argmax(axis=1), test_labels)
+adam = Adam(model.layers, 0.003, STEPS)
+rng = np.random.default_rng(1)
+losses, looks = [], {}
+for step in steps(STEPS, "segmentation"):
+    images, labels = scenes(rng, TRAINING, BATCH)
+    loss, grad = cross_entropy(model(images), labels)
+    model.backward(grad)
+    adam.update()
+    losses.append(loss)
+    if (step + 1) % max(1, STEPS // 8) == 0:
+        accuracy, overlaps = agreement(model(test_images).argmax(axis=1), test_labels)
+        looks[step + 1] = (float(accuracy), float(overlaps.mean()))
+        console.print(f"step {step + 1}: loss {np.mean(losses[-20:]):.3f}, test accuracy {accuracy:.3f}, mean IoU {overlaps.mean():.3f}")
+
+# %%
+# The result on test images.
+
+predictions = model(test_images).argmax(axis=1)
+accuracy, overlaps = agreement(predictions, test_labels)
+always_background = float((test_labels == 0).mean())
+table = Table("class", title=f"{TEST_IMAGES} test images")
+table.add_column("IoU before", justify="right")
+table.add_column("IoU after", justify="right")
+for name, first, last in zip((*CLASSES, "mean"), (*untrained, untrained.mean()), (*overlaps, overlaps.mean())):
+    table.add_row(name, f"{first:.3f}", f"{last:.3f}")
+console.print(table)
+console.print(f"{accuracy:.1%} of the pixels are right; calling all of them background gives {always_background:.1%}")
