@@ -38,7 +38,7 @@ COLORS = ("#DDDDDD", "#4477AA", "#EE6677", "#CCBB44", "#228833")
 
 def rgb(photograph):
     """Float32 colours (H, W, 3) from 0 to 1."""
-    return (color.gray2rgb(photograph) / 255).astype(np.float32)
+    return np.float32(photograph if photograph.ndim == 3 else color.gray2rgb(photograph)) / 255
 
 
 TRAINING = [rgb(p) for p in (data.astronaut(), data.rocket(), data.stereo_motorcycle()[0], data.brick(), data.gravel())]
@@ -53,13 +53,13 @@ def crop(rng, photographs):
 
 
 def outline(rng, label, row, column, radius):
-    """Rows and columns of the pixels of a shape, turned at random."""
-    if label == 1:
-        return draw.disk((row, column), radius, shape=(SIZE, SIZE))
-    corners = {2: 4, 3: 3, 4: 10}[label]
+    """Where a shape lies, turned at random: a mask (SIZE, SIZE)."""
+    inside = np.zeros((SIZE, SIZE), bool)
+    corners = {1: 32, 2: 4, 3: 3, 4: 10}[label]
     angles = 2 * np.pi * (np.arange(corners) / corners + rng.random())
-    reach = radius * np.where(np.arange(corners) % 2, 0.45, 1.0) if label == 4 else radius * 1.15
-    return draw.polygon(row + reach * np.sin(angles), column + reach * np.cos(angles), shape=(SIZE, SIZE))
+    reach = radius * (np.where(np.arange(corners) % 2, 0.45, 1.1) if label == 4 else 1.0)
+    inside[draw.polygon(row + reach * np.sin(angles), column + reach * np.cos(angles), shape=inside.shape)] = True
+    return inside
 
 
 def scene(rng, photographs):
@@ -68,11 +68,11 @@ def scene(rng, photographs):
     for _ in range(3):
         row, column = rng.uniform(10, SIZE - 10, 2)
         label = int(rng.integers(1, len(CLASSES)))
-        inside = outline(rng, label, row, column, rng.uniform(9, 15))
-        fill = crop(rng, photographs)[:, *inside]
-        far = np.abs(fill.mean(axis=1) - image[:, *inside].mean(axis=1)).max() > 0.25
+        inside = outline(rng, label, row, column, rng.uniform(10, 16))
+        fill = crop(rng, photographs)
+        far = np.abs((fill - image)[:, inside].mean(axis=1)).max() > 0.25
         if far and not labels[inside].any():
-            image[:, *inside] = fill
+            image[:, inside] = fill[:, inside]
             labels[inside] = label
     return image, labels
 
