@@ -24,7 +24,7 @@ from rich.table import Table
 from skimage import color, data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from tconv_bench import upsample
+from tconv_bench import units, upsample
 from tconv_bench.plots import style
 
 QUICK, FIGURE = arguments(__file__)
@@ -232,3 +232,73 @@ for scale in SCALES:
         if of == scale:
             table.add_row(method, f"{ratio:.2f}", f"{ratio - results[scale, 'bicubic'][0]:+.2f}", f"{similarity:.4f}")
     console.print(table)
+
+# %%
+# Pictures: how the test photographs' PSNR grows with the steps of training, the kernels for x4 before and after, and a part of two
+# test photographs.
+
+SHOWN = {"camera": (60, 200), "cat": (84, 124)}  # top and left pixel of the parts
+SIDE = 128
+TINTS = ("#77AADD", "#004488", "#BB5566")
+
+
+def bare(axes):
+    """Neither ticks nor frame."""
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def draw_curves(axes, scale):
+    """PSNR against steps; step 0 is drawn at a half."""
+    kinds = (f"{2 * scale}x{2 * scale} kernel", f"{4 * scale}x{4 * scale} kernel", "network")
+    for kind, tint in zip(kinds, TINTS):
+        for start, dash in (("from bilinear", "-"), ("from random", "--"), ("", "-")):
+            curve = curves.get((scale, f"{kind}, {start}" if start else kind))
+            if curve:
+                label = kind if dash == "-" else None
+                axes.plot([max(step, 0.5) for step in curve], list(curve.values()), dash, color=tint, label=label, lw=1.5)
+    for method in FIXED:
+        level = results[scale, method][0]
+        axes.axhline(level, color=style.FAINT, lw=0.7, zorder=0)
+        axes.annotate(method, (0.5, level), (2, 1), textcoords="offset points", color=style.FAINT, fontsize=style.SMALL, va="bottom")
+    axes.set(xscale="log", xlabel="steps of training", ylabel="PSNR, dB" if scale == SCALES[0] else "")
+    axes.set_ylim(results[scale, "nearest"][0] - 1, max(ratio for (of, _), (ratio, _) in results.items() if of == scale) + 0.6)
+    axes.set_title(f"{scale} times larger", loc="left")
+    axes.legend(loc="lower right", fontsize=style.SMALL)
+
+
+@style.styled
+def draw_figure():
+    figure = style.sheet(
+        9.6,
+        "Up-sampling that learns",
+        "Transposed convolutions trained on five photographs to undo the averaging of pixels, tested on three others. Broken lines: "
+        "from random weights.",
+        make=plt.figure,
+    )
+    curve_part, kernel_part, photograph_part = figure.subfigures(3, 1, height_ratios=[2.7, 1.9, 5.0])
+    for axes, scale in zip(curve_part.subplots(1, 2), SCALES):
+        draw_curves(axes, scale)
+    names = [("16x16 kernel, from random", "random"), ("16x16 kernel, from bilinear", "bilinear")]
+    shown = []
+    for name, start in names:
+        shown += [(start, before[4, name]), (f"learned from {start}", models[4, name].up.parameters[0])]
+    shown.append(("least squares", models[4, "16x16 kernel, least squares"].up.parameters[0]))
+    reach = float(np.abs(shown[-1][1]).max())
+    for axes, (title, weight) in zip(kernel_part.subplots(1, 5), shown):
+        axes.imshow(weight[0, 0], cmap="RdBu", vmin=-reach, vmax=reach, interpolation="nearest")
+        axes.set_title(title)
+        bare(axes)
+    kernel_part.axes[0].set_ylabel(f"kernels, {units.X} 4")
+    methods = ("photograph", "nearest", "bilinear", "bicubic", "16x16 kernel, from bilinear", "network")
+    for row, (name, (top, left)) in zip(photograph_part.subplots(len(SHOWN), len(methods) // 1), SHOWN.items()):
+        part = (slice(top, top + SIDE), slice(left, left + SIDE)) if not QUICK else (slice(None), slice(None))
+        for axes, method in zip(row, methods):
+            image = TEST[name] if method == "photograph" else pictures[4, method, name]
+            axes.imshow(image[part], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            bare(axes)
+    return figure
+
+
+figure = draw_figure()
+save(figure, FIGURE)

@@ -15,7 +15,7 @@ Brox, "U-Net", MICCAI 2015.
 """
 
 # %%
-# The images are made as they are needed: a crop of a photograph, and on it up to three shapes, each filled with a crop of another one
+# The images are made as they are needed: a crop of a photograph, and on it some shapes, each filled with a crop of another one
 # whose mean colour is at least 0.25 away. The photographs ship with scikit-image; those of the test are not used for training.
 
 import matplotlib.pyplot as plt
@@ -23,14 +23,14 @@ import numpy as np
 from _script import arguments, console, save, steps
 from _training import Adam, Conv, ConvTranspose, normal
 from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
 from rich.table import Table
 from skimage import color, data, draw
 
-from tconv_bench import units
 from tconv_bench.plots import style
 
 QUICK, FIGURE = arguments(__file__)
-STEPS, BATCH, TEST_IMAGES = (40, 8, 16) if QUICK else (900, 16, 200)
+STEPS, BATCH, TRAINING_IMAGES, TEST_IMAGES = (40, 8, 64, 16) if QUICK else (1000, 16, 2000, 200)
 SIZE = 64
 CLASSES = ("background", "disc", "square", "triangle", "star")
 COLORS = ("#DDDDDD", "#4477AA", "#EE6677", "#CCBB44", "#228833")
@@ -63,24 +63,30 @@ def outline(rng, label, row, column, radius):
 
 
 def scene(rng, photographs):
-    """An image (3, SIZE, SIZE) and its labels (SIZE, SIZE)."""
-    image, labels = crop(rng, photographs).copy(), np.zeros((SIZE, SIZE), np.intp)
-    for _ in range(3):
-        row, column = rng.uniform(10, SIZE - 10, 2)
+    """An image (3, SIZE, SIZE) and its labels (SIZE, SIZE), from six attempts at laying a shape where none is."""
+    image, labels = 0.6 * crop(rng, photographs), np.zeros((SIZE, SIZE), np.intp)
+    for _ in range(6):
         label = int(rng.integers(1, len(CLASSES)))
-        inside = outline(rng, label, row, column, rng.uniform(10, 16))
-        fill = crop(rng, photographs)
-        far = np.abs((fill - image)[:, inside].mean(axis=1)).max() > 0.25
-        if far and not labels[inside].any():
-            image[:, inside] = fill[:, inside]
+        inside = outline(rng, label, *rng.uniform(10, SIZE - 10, 2), rng.uniform(10, 16))
+        if not labels[inside].any():
+            image[:, inside] = 0.4 + 0.6 * crop(rng, photographs)[:, inside]
             labels[inside] = label
     return image, labels
 
 
-def scenes(rng, photographs, count):
+def scenes(seed, photographs, count):
     """Images (count, 3, SIZE, SIZE), their values around 0, and labels (count, SIZE, SIZE)."""
+    rng = np.random.default_rng(seed)
     images, labels = zip(*(scene(rng, photographs) for _ in range(count)))
     return 2 * np.stack(images) - 1, np.stack(labels)
+
+
+def mirrored(rng, images, labels):
+    """The batch as it is, mirrored, turned by 90 degrees, or both."""
+    if rng.integers(2):
+        images, labels = images.swapaxes(-1, -2), labels.swapaxes(-1, -2)
+    rows, columns = (slice(None, None, step) for step in rng.choice([-1, 1], 2))
+    return np.ascontiguousarray(images[..., rows, columns]), np.ascontiguousarray(labels[..., rows, columns])
 
 
 # %%
@@ -156,13 +162,15 @@ def agreement(predicted, labels):
 
 model = Segmenter(np.random.default_rng(0))
 kernels_before = [layer.parameters[0].copy() for layer in model.up]
-test_images, test_labels = scenes(np.random.default_rng(2), TEST, TEST_IMAGES)
+training_images, training_labels = scenes(1, TRAINING, TRAINING_IMAGES)
+test_images, test_labels = scenes(2, TEST, TEST_IMAGES)
 _, untrained = agreement(model(test_images).argmax(axis=1), test_labels)
 adam = Adam(model.layers, 0.003, STEPS)
 rng = np.random.default_rng(1)
 losses, looks = [], {}
 for step in steps(STEPS, "segmentation"):
-    images, labels = scenes(rng, TRAINING, BATCH)
+    chosen = rng.integers(len(training_images), size=BATCH)
+    images, labels = mirrored(rng, training_images[chosen], training_labels[chosen])
     loss, grad = cross_entropy(model(images), labels)
     model.backward(grad)
     adam.update()
@@ -185,3 +193,62 @@ for name, first, last in zip((*CLASSES, "mean"), (*untrained, untrained.mean()),
     table.add_row(name, f"{first:.3f}", f"{last:.3f}")
 console.print(table)
 console.print(f"{accuracy:.1%} of the pixels are right; calling all of them background gives {always_background:.1%}")
+
+# %%
+# Pictures: test images in the order in which they were made, what the network says of them, and the kernels of its transposed
+# convolutions. Of each layer the 25 pairs of channels are drawn whose kernels are the largest after training; before it, the
+# same pairs.
+
+
+def kernel_mosaic(weight, pairs):
+    """Kernels (4, 4) of 25 pairs of channels in a square, lines of nothing between."""
+    tiles = np.pad(weight.reshape(-1, 4, 4)[pairs], ((0, 0), (0, 1), (0, 1)), constant_values=np.nan)
+    return np.block([list(tiles[row : row + 5]) for row in range(0, 25, 5)])[:-1, :-1]
+
+
+def bare(axes):
+    """Neither ticks nor frame."""
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+@style.styled
+def draw_figure():
+    figure = style.sheet(
+        7.5,
+        "Every pixel gets a label",
+        f"Four convolutions down, four transposed convolutions up, trained from random weights in {STEPS} steps: {accuracy:.1%} of the "
+        f"pixels of unseen images are right, mean intersection over union {overlaps.mean():.2f}.",
+        key=style.legend_height(CLASSES),
+        make=plt.figure,
+    )
+    handles = [Patch(color=shade, label=name) for name, shade in zip(CLASSES, COLORS)]
+    place = {"loc": "lower left", "bbox_to_anchor": (0.004, 7.5 / figure.get_figheight()), "borderaxespad": 0.1}
+    figure.legend(handles=handles, **place, ncols=len(CLASSES), columnspacing=1.6, handlelength=1.0)
+    scene_part, kernel_part = figure.subfigures(2, 1, height_ratios=[3.1, 4.4])
+    shades = {"cmap": ListedColormap(COLORS), "vmin": 0, "vmax": len(CLASSES) - 1, "interpolation": "nearest"}
+    for row, name in zip(scene_part.subplots(3, 8), ("image", "label", "prediction")):
+        row[0].set_ylabel(name)
+        for number, axes in enumerate(row):
+            bare(axes)
+            if name == "image":
+                axes.imshow(test_images[number].transpose(1, 2, 0) / 2 + 0.5)
+            else:
+                axes.imshow((test_labels if name == "label" else predictions)[number], **shades)
+    grid = kernel_part.subplots(2, len(model.up))
+    for column, (layer, before) in enumerate(zip(model.up, kernels_before)):
+        after = layer.parameters[0]
+        pairs = np.argsort(-(after**2).sum(axis=(2, 3)).ravel(), kind="stable")[:25]
+        reach = np.abs(after.reshape(-1, 4, 4)[pairs]).max()
+        for axes, weight in zip(grid[:, column], (before, after)):
+            axes.imshow(kernel_mosaic(weight, pairs), cmap="RdBu", vmin=-reach, vmax=reach, interpolation="nearest")
+            bare(axes)
+        size = SIZE >> (len(model.up) - column)
+        grid[0, column].set_title(f"{size} \N{RIGHTWARDS ARROW} {2 * size} pixels, {UP[column]} \N{RIGHTWARDS ARROW} {UP[column + 1]} channels")
+    grid[0, 0].set_ylabel("kernels before")
+    grid[1, 0].set_ylabel("kernels after")
+    return figure
+
+
+figure = draw_figure()
+save(figure, FIGURE)
