@@ -656,8 +656,8 @@ def interleave(stride, source, at, step, out, to, count):
                 out[to + stride * j + r] = source[at + r * step + j]
 
 
-def _deinterleave(stride: int):
-    """Intrinsic: out[to + r*step + j] = source[at + stride*j + r], j < count, r < stride; 0 outside ``first ... last - 1``."""
+def _deinterleave(stride: int, phases: int):
+    """Intrinsic: out[to + r*step + j] = source[at + stride*j + r], j < count, r < phases; 0 outside ``first ... last - 1``."""
 
     def codegen(context, builder, signature, args):
         _, at, first, last, _, to, step, count = args
@@ -687,7 +687,7 @@ def _deinterleave(stride: int):
             place = memory.address(source, builder.add(builder.add(at, element_at), constant(v * lanes)))
             loaded.append(memory.load(place, mask))
         left = _below(builder, lanes, builder.sub(count, j))
-        for r in range(stride):
+        for r in range(phases):
             total = loaded[0]
             for v in range(1, stride):
                 # lanes of this phase that lie in vectors before v, then in v
@@ -712,9 +712,12 @@ def _deinterleave(stride: int):
     return intrinsic(typing)
 
 
-_deinterleave_1 = _deinterleave(1)
-_deinterleave_2 = _deinterleave(2)
-_deinterleave_3 = _deinterleave(3)
+_deinterleave_1 = _deinterleave(1, 1)
+_deinterleave_2 = _deinterleave(2, 2)
+_deinterleave_3 = _deinterleave(3, 3)
+_every_2 = _deinterleave(2, 1)
+_every_3 = _deinterleave(3, 1)
+_every_4 = _deinterleave(4, 1)
 
 
 @njit(nogil=True)
@@ -729,6 +732,37 @@ def deinterleave(stride, source, at, first, last, out, to, step, count):
         _deinterleave_2(source, at, first, last, out, to, step, count)
     else:
         _deinterleave_1(source, at, first, last, out, to, step, count)
+
+
+@njit(nogil=True)
+def copy_every(stride, source, at, out, to, count):
+    """out[to + j] = source[at + stride*j] for j < count; nothing else is read or written."""
+    if stride == 1:
+        _interleave_1(source, at, 0, out, to, count)
+    elif stride == 2:
+        _every_2(source, at, 0, 2 * count - 1, out, to, 0, count)
+    elif stride == 3:
+        _every_3(source, at, 0, 3 * count - 2, out, to, 0, count)
+    elif stride == 4:
+        _every_4(source, at, 0, 4 * count - 3, out, to, 0, count)
+    else:
+        copy_strided(source, at, stride, out, to, count)
+
+
+def _transposed(builder, values):
+    """The rows of a square of vectors as its columns."""
+    values, lanes, half = list(values), len(values), 1
+    index = ir.VectorType(ir.IntType(32), lanes)
+    while half < lanes:
+        # exchange the off-diagonal quarters of every 2*half x 2*half block
+        low = ir.Constant(index, [lane if not lane & half else lanes + lane - half for lane in range(lanes)])
+        high = ir.Constant(index, [lane + half if not lane & half else lanes + lane for lane in range(lanes)])
+        for i in range(lanes):
+            if not i & half:
+                a, b = values[i], values[i | half]
+                values[i], values[i | half] = builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high)
+        half *= 2
+    return values
 
 
 @intrinsic
@@ -753,18 +787,8 @@ def _transpose_block(typingctx, columns, source, at, target, places, first, shif
             exists = builder.icmp_signed("<", ir.Constant(i64, j), rows)
             place = builder.add(at, builder.mul(columns, ir.Constant(i64, j)))
             values.append(memory.load(memory.address(source, place), builder.select(exists, mask, empty)))
-        index, half = ir.VectorType(ir.IntType(32), lanes), 1
-        while half < lanes:
-            # exchange the off-diagonal quarters of every 2*half x 2*half block
-            low = ir.Constant(index, [lane if not lane & half else lanes + lane - half for lane in range(lanes)])
-            high = ir.Constant(index, [lane + half if not lane & half else lanes + lane for lane in range(lanes)])
-            for i in range(lanes):
-                if not i & half:
-                    a, b = values[i], values[i | half]
-                    values[i], values[i | half] = builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high)
-            half *= 2
         stored = _below(builder, lanes, written)
-        for k, value in enumerate(values):
+        for k, value in enumerate(_transposed(builder, values)):
             with builder.if_then(builder.icmp_signed("<", ir.Constant(i64, k), width)):
                 place = builder.load(builder.gep(places, [builder.add(first, ir.Constant(i64, k))]))
                 with builder.if_then(builder.icmp_signed(">=", place, ir.Constant(i64, 0))):
@@ -787,6 +811,44 @@ def transpose(columns, source, at, target, places, shift, rows, written):
             _transpose_block(
                 columns, source, at + j * columns + k, target, places, k, shift + j, min(lanes, rows - j),
                 min(lanes, columns - k), min(lanes, written - j),
+            )  # fmt: skip
+
+
+@intrinsic
+def _transpose_square(typingctx, source, at, row_step, target, to, column_step, rows, columns):
+    """target[to + k*column_step + j] = source[at + j*row_step + k] for j < rows, k < columns, both at most a vector's lanes."""
+
+    def codegen(context, builder, signature, args):
+        _, at, row_step, _, to, column_step, rows, columns = args
+        vectors = _Vectors(context, builder, signature.args[0].dtype)
+        source, target = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3))
+        memory, lanes, constant = vectors.memory, vectors.lanes, vectors.constant
+        empty = ir.Constant(ir.VectorType(ir.IntType(1), lanes), None)
+        mask, stored = _below(builder, lanes, columns), _below(builder, lanes, rows)
+        values = []
+        for j in range(lanes):
+            exists = builder.icmp_signed("<", constant(j), rows)
+            place = memory.address(source, builder.add(at, builder.mul(row_step, constant(j))))
+            values.append(memory.load(place, builder.select(exists, mask, empty)))
+        for k, value in enumerate(_transposed(builder, values)):
+            with builder.if_then(builder.icmp_signed("<", constant(k), columns)):
+                place = memory.address(target, builder.add(to, builder.mul(column_step, constant(k))))
+                memory.store(value, place, stored)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(source, i, i, target, i, i, i, i), codegen
+
+
+@njit(nogil=True)
+def transpose_rows(source, at, row_step, rows, columns, target, to, column_step):
+    """target[to + k*column_step + j] = source[at + j*row_step + k] for j < rows, k < columns; nothing else is touched."""
+    lanes = VECTOR_BYTES // source.itemsize
+    for j in range(0, rows, lanes):
+        for k in range(0, columns, lanes):
+            _transpose_square(
+                source, at + j * row_step + k, row_step, target, to + k * column_step + j, column_step, min(lanes, rows - j),
+                min(lanes, columns - k),
             )  # fmt: skip
 
 
@@ -1184,6 +1246,40 @@ def difference_to_itself(typingctx, source, at, count):
         scalar = builder.extract_element(result, ir.Constant(ir.IntType(32), 0))
         for number in range(1, lanes):
             scalar = add(scalar, builder.extract_element(result, ir.Constant(ir.IntType(32), number)))
+        return scalar
+
+    return source.dtype(source, types.int64, types.int64), codegen
+
+
+@intrinsic
+def total(typingctx, source, at, count):
+    """The sum of ``source[at : at + count]``: each lane of four vectors adds every fourth vector's in order, then all lanes."""
+
+    def codegen(context, builder, signature, args):
+        _, at, count = args
+        vectors = _Vectors(context, builder, signature.args[0].dtype)
+        memory, lanes, constant = vectors.memory, vectors.lanes, vectors.constant
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        add = builder.add if isinstance(vectors.type.element, ir.IntType) else builder.fadd
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(vectors.type, None)) for _ in range(4)]
+
+        def add_block(place, left=None):
+            for v, held in enumerate(sums):
+                mask = None if left is None else vectors.below(left, v)
+                value = memory.load(memory.address(data, builder.add(place, constant(v * lanes))), mask)
+                builder.store(add(builder.load(held), value), held)
+
+        blocks = builder.udiv(count, constant(4 * lanes))
+        with cgutils.for_range(builder, blocks) as block:
+            add_block(builder.add(at, builder.mul(block.index, constant(4 * lanes))))
+        done = builder.mul(blocks, constant(4 * lanes))
+        with builder.if_then(builder.icmp_signed("<", done, count)):
+            add_block(builder.add(at, done), builder.sub(count, done))
+        first, second, third, fourth = map(builder.load, sums)
+        lane_sums = add(add(first, second), add(third, fourth))
+        scalar = builder.extract_element(lane_sums, ir.Constant(ir.IntType(32), 0))
+        for number in range(1, lanes):
+            scalar = add(scalar, builder.extract_element(lane_sums, ir.Constant(ir.IntType(32), number)))
         return scalar
 
     return source.dtype(source, types.int64, types.int64), codegen
