@@ -13,13 +13,14 @@ Source: Long, Shelhamer & Darrell, "Fully convolutional networks for semantic se
 """
 
 # %%
-# The photographs ship with scikit-image. Five are learned from, three others are tested on; all as grey values from 0 to 1, the
+# The photographs ship with scikit-image. Five are learned from, three others are tested on; all as grey values around 0, the
 # small images as averages of squares, so that pixels are areas, as half-pixel interpolation takes them.
 
 import matplotlib.pyplot as plt
 import numpy as np
 from _script import arguments, console, save, steps
 from _training import Adam, Conv, ConvTranspose, bilinear, normal
+from matplotlib.lines import Line2D
 from rich.table import Table
 from skimage import color, data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -35,8 +36,8 @@ PATCH, BATCH = 64, 16  # pixels of a large patch's side, patches per step
 
 
 def grey(photograph):
-    """Grey values (H, W) from 0 to 1, the sides whole multiples of 4."""
-    values = color.rgb2gray(photograph) if photograph.ndim == 3 else photograph / 255
+    """Grey values (H, W) from -1/2 to 1/2, the sides whole multiples of 4."""
+    values = (color.rgb2gray(photograph) if photograph.ndim == 3 else photograph / 255) - 0.5
     return values[: values.shape[0] // 4 * 4, : values.shape[1] // 4 * 4].astype(np.float32)
 
 
@@ -135,8 +136,8 @@ def enlarged(model, photograph, scale):
 
 
 def psnr(photograph, image):
-    """Peak signal to noise ratio in dB, values cut to 0 ... 1."""
-    return peak_signal_noise_ratio(photograph, np.clip(image, 0, 1), data_range=1)
+    """Peak signal to noise ratio in dB, values cut to -1/2 ... 1/2."""
+    return peak_signal_noise_ratio(photograph, np.clip(image, -0.5, 0.5), data_range=1)
 
 
 def mean_psnr(model, scale):
@@ -172,7 +173,7 @@ for scale in SCALES:
             key = (scale, f"{size}x{size} kernel, from {start}")
             before[key] = weight.copy()
             models[key] = Kernel(weight, scale)
-            losses[key], curves[key] = train(models[key], scale, STEPS, 0.02, key[1])
+            losses[key], curves[key] = train(models[key], scale, STEPS, 0.005, key[1])
     key = (scale, "network")
     models[key] = Network(rng, scale)
     losses[key], curves[key] = train(models[key], scale, NETWORK_STEPS, 0.003, key[1])
@@ -209,7 +210,7 @@ FIXED = {"nearest": upsample.nearest, "bilinear": upsample.bilinear, "bicubic": 
 
 def scores(photograph, image):
     """PSNR in dB and SSIM."""
-    return psnr(photograph, image), structural_similarity(photograph, np.clip(image, 0, 1), data_range=1)
+    return psnr(photograph, image), structural_similarity(photograph, np.clip(image, -0.5, 0.5), data_range=1)
 
 
 results, pictures = {}, {}
@@ -239,7 +240,12 @@ for scale in SCALES:
 
 SHOWN = {"camera": (60, 200), "cat": (84, 124)}  # top and left pixel of the parts
 SIDE = 128
-TINTS = ("#77AADD", "#004488", "#BB5566")
+TINTS = ("#77AADD", style.OURS, style.THEIRS)
+
+
+def kinds(scale):
+    """Names of what is trained."""
+    return f"{2 * scale}x{2 * scale} kernel", f"{4 * scale}x{4 * scale} kernel", "network"
 
 
 def bare(axes):
@@ -248,55 +254,74 @@ def bare(axes):
     axes.spines[:].set_visible(False)
 
 
-def draw_curves(axes, scale):
-    """PSNR against steps; step 0 is drawn at a half."""
-    kinds = (f"{2 * scale}x{2 * scale} kernel", f"{4 * scale}x{4 * scale} kernel", "network")
-    for kind, tint in zip(kinds, TINTS):
-        for start, dash in (("from bilinear", "-"), ("from random", "--"), ("", "-")):
-            curve = curves.get((scale, f"{kind}, {start}" if start else kind))
-            if curve:
-                label = kind if dash == "-" else None
-                axes.plot([max(step, 0.5) for step in curve], list(curve.values()), dash, color=tint, label=label, lw=1.5)
-    for method in FIXED:
-        level = results[scale, method][0]
-        axes.axhline(level, color=style.FAINT, lw=0.7, zorder=0)
-        axes.annotate(method, (0.5, level), (2, 1), textcoords="offset points", color=style.FAINT, fontsize=style.SMALL, va="bottom")
-    axes.set(xscale="log", xlabel="steps of training", ylabel="PSNR, dB" if scale == SCALES[0] else "")
-    axes.set_ylim(results[scale, "nearest"][0] - 1, max(ratio for (of, _), (ratio, _) in results.items() if of == scale) + 0.6)
-    axes.set_title(f"{scale} times larger", loc="left")
-    axes.legend(loc="lower right", fontsize=style.SMALL)
+def draw_curves(part):
+    """PSNR against steps for each scale; what was before the first step is drawn at a half."""
+    for axes, scale in zip(part.subplots(1, 2), SCALES):
+        for kind, tint in zip(kinds(scale), TINTS):
+            for start, dash in ((", from random", "--"), (", from bilinear", "-"), ("", "-")):
+                if curve := curves.get((scale, kind + start)):
+                    axes.plot([max(step, 0.5) for step in curve], list(curve.values()), dash, color=tint)
+        for method in FIXED:
+            level = results[scale, method][0]
+            axes.axhline(level, color=style.FAINT, lw=0.7, zorder=0)
+            axes.annotate(method, (1, level), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center")
+        axes.set(xscale="log", xlabel="steps of training", xlim=(0.5, None))
+        axes.set_ylim(results[scale, "nearest"][0] - 0.5, max(ratio for (of, _), (ratio, _) in results.items() if of == scale) + 0.3)
+        axes.set_title(f"PSNR in dB, {scale} times larger", loc="left")
+
+
+def draw_kernels(part):
+    """The kernels for x4 that look at 4 x 4 pixels: before, after, and the best."""
+    size = "16x16 kernel"
+    shown = [
+        ("random", before[4, f"{size}, from random"]),
+        ("learned from it", models[4, f"{size}, from random"].up.parameters[0]),
+        ("bilinear", before[4, f"{size}, from bilinear"]),
+        ("learned from it", models[4, f"{size}, from bilinear"].up.parameters[0]),
+        ("least squares", models[4, f"{size}, least squares"].up.parameters[0]),
+    ]
+    reach = float(np.abs(shown[-1][1]).max())
+    for axes, (title, weight) in zip(part.subplots(1, len(shown)), shown):
+        axes.imshow(weight[0, 0], cmap="RdBu", vmin=-reach, vmax=reach, interpolation="nearest")
+        axes.set_title(title)
+        bare(axes)
+    part.axes[0].set_ylabel(f"kernels, {units.X}4")
+
+
+def draw_photographs(part):
+    """A part of two test photographs, made small and enlarged four times, with the part's PSNR."""
+    methods = {"photograph": "photograph", "averages": "nearest", "bilinear": "bilinear", "bicubic": "bicubic"}
+    methods |= {"learned kernel": "16x16 kernel, from bilinear", "learned network": "network"}
+    for row, (name, (top, left)) in zip(part.subplots(len(SHOWN), len(methods)), SHOWN.items()):
+        window = (slice(None), slice(None)) if QUICK else (slice(top, top + SIDE), slice(left, left + SIDE))
+        for axes, (title, method) in zip(row, methods.items()):
+            original = TEST[name][window]
+            image = original if method == "photograph" else pictures[4, method, name][window]
+            axes.imshow(image, cmap="gray", vmin=-0.5, vmax=0.5, interpolation="nearest")
+            axes.set_xlabel(name if method == "photograph" else f"{psnr(original, image):.2f} dB", fontsize=style.SMALL)
+            bare(axes)
+            if name == "camera":
+                axes.set_title(title)
 
 
 @style.styled
 def draw_figure():
+    heights = [2.5, 1.85, 3.2]
+    best = results[4, "16x16 kernel, from bilinear"][0] - results[4, "bicubic"][0]
     figure = style.sheet(
-        9.6,
+        sum(heights),
         "Up-sampling that learns",
-        "Transposed convolutions trained on five photographs to undo the averaging of pixels, tested on three others. Broken lines: "
-        "from random weights.",
+        "Transposed convolutions trained on five photographs to undo the averaging of pixels, tested on three others. One learned "
+        f"kernel of bicubic interpolation's size: {best:+.2f} dB over it, four times larger.",
+        key=style.legend_height(range(5)),
         make=plt.figure,
     )
-    curve_part, kernel_part, photograph_part = figure.subfigures(3, 1, height_ratios=[2.7, 1.9, 5.0])
-    for axes, scale in zip(curve_part.subplots(1, 2), SCALES):
-        draw_curves(axes, scale)
-    names = [("16x16 kernel, from random", "random"), ("16x16 kernel, from bilinear", "bilinear")]
-    shown = []
-    for name, start in names:
-        shown += [(start, before[4, name]), (f"learned from {start}", models[4, name].up.parameters[0])]
-    shown.append(("least squares", models[4, "16x16 kernel, least squares"].up.parameters[0]))
-    reach = float(np.abs(shown[-1][1]).max())
-    for axes, (title, weight) in zip(kernel_part.subplots(1, 5), shown):
-        axes.imshow(weight[0, 0], cmap="RdBu", vmin=-reach, vmax=reach, interpolation="nearest")
-        axes.set_title(title)
-        bare(axes)
-    kernel_part.axes[0].set_ylabel(f"kernels, {units.X} 4")
-    methods = ("photograph", "nearest", "bilinear", "bicubic", "16x16 kernel, from bilinear", "network")
-    for row, (name, (top, left)) in zip(photograph_part.subplots(len(SHOWN), len(methods) // 1), SHOWN.items()):
-        part = (slice(top, top + SIDE), slice(left, left + SIDE)) if not QUICK else (slice(None), slice(None))
-        for axes, method in zip(row, methods):
-            image = TEST[name] if method == "photograph" else pictures[4, method, name]
-            axes.imshow(image[part], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            bare(axes)
+    handles = [Line2D([], [], color=tint, label=label) for tint, label in zip(TINTS, ("k = 2s kernel", "k = 4s kernel", "network"))]
+    handles += [Line2D([], [], color=style.FAINT, ls=dash, label=f"from {start}") for start, dash in (("bilinear", "-"), ("random", "--"))]
+    place = {"loc": "lower left", "bbox_to_anchor": (0.004, sum(heights) / figure.get_figheight()), "borderaxespad": 0.1}
+    figure.legend(handles=handles, **place, ncols=5, columnspacing=1.6, handlelength=2.0)
+    for draw_part, part in zip((draw_curves, draw_kernels, draw_photographs), figure.subfigures(3, 1, height_ratios=heights)):
+        draw_part(part)
     return figure
 
 

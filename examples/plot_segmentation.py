@@ -30,7 +30,7 @@ from skimage import color, data, draw
 from tconv_bench.plots import style
 
 QUICK, FIGURE = arguments(__file__)
-STEPS, BATCH, TRAINING_IMAGES, TEST_IMAGES = (40, 8, 64, 16) if QUICK else (1000, 16, 2000, 200)
+STEPS, BATCH, TRAINING_IMAGES, TEST_IMAGES = (40, 8, 64, 16) if QUICK else (1200, 16, 2000, 200)
 SIZE = 64
 CLASSES = ("background", "disc", "square", "triangle", "star")
 COLORS = ("#DDDDDD", "#4477AA", "#EE6677", "#CCBB44", "#228833")
@@ -195,15 +195,15 @@ console.print(table)
 console.print(f"{accuracy:.1%} of the pixels are right; calling all of them background gives {always_background:.1%}")
 
 # %%
-# Pictures: test images in the order in which they were made, what the network says of them, and the kernels of its transposed
-# convolutions. Of each layer the 25 pairs of channels are drawn whose kernels are the largest after training; before it, the
-# same pairs.
+# Pictures: test images in the order in which they were made, and what the network says of them; how it learned; and the kernels of
+# its transposed convolutions. Of each layer the 16 pairs of channels are drawn whose kernels are the largest after training, and
+# the same pairs before it.
 
 
 def kernel_mosaic(weight, pairs):
-    """Kernels (4, 4) of 25 pairs of channels in a square, lines of nothing between."""
+    """Kernels (4, 4) of 16 pairs of channels in a square, gaps between."""
     tiles = np.pad(weight.reshape(-1, 4, 4)[pairs], ((0, 0), (0, 1), (0, 1)), constant_values=np.nan)
-    return np.block([list(tiles[row : row + 5]) for row in range(0, 25, 5)])[:-1, :-1]
+    return np.block([list(tiles[row : row + 4]) for row in range(0, 16, 4)])[:-1, :-1]
 
 
 def bare(axes):
@@ -212,22 +212,10 @@ def bare(axes):
     axes.spines[:].set_visible(False)
 
 
-@style.styled
-def draw_figure():
-    figure = style.sheet(
-        7.5,
-        "Every pixel gets a label",
-        f"Four convolutions down, four transposed convolutions up, trained from random weights in {STEPS} steps: {accuracy:.1%} of the "
-        f"pixels of unseen images are right, mean intersection over union {overlaps.mean():.2f}.",
-        key=style.legend_height(CLASSES),
-        make=plt.figure,
-    )
-    handles = [Patch(color=shade, label=name) for name, shade in zip(CLASSES, COLORS)]
-    place = {"loc": "lower left", "bbox_to_anchor": (0.004, 7.5 / figure.get_figheight()), "borderaxespad": 0.1}
-    figure.legend(handles=handles, **place, ncols=len(CLASSES), columnspacing=1.6, handlelength=1.0)
-    scene_part, kernel_part = figure.subfigures(2, 1, height_ratios=[3.1, 4.4])
+def draw_scenes(part):
+    """Images, labels and predictions, a row each."""
     shades = {"cmap": ListedColormap(COLORS), "vmin": 0, "vmax": len(CLASSES) - 1, "interpolation": "nearest"}
-    for row, name in zip(scene_part.subplots(3, 8), ("image", "label", "prediction")):
+    for row, name in zip(part.subplots(3, 8), ("image", "label", "prediction")):
         row[0].set_ylabel(name)
         for number, axes in enumerate(row):
             bare(axes)
@@ -235,18 +223,58 @@ def draw_figure():
                 axes.imshow(test_images[number].transpose(1, 2, 0) / 2 + 0.5)
             else:
                 axes.imshow((test_labels if name == "label" else predictions)[number], **shades)
-    grid = kernel_part.subplots(2, len(model.up))
+
+
+def draw_learning(part):
+    """Accuracy and overlap of the test images while training, and each class' overlap at the end."""
+    course, bars = part.subplots(1, 2)
+    for values, label, tint in zip(zip(*looks.values()), ("pixels that are right", "mean IoU"), (style.THEIRS, style.OURS)):
+        course.plot(list(looks), values, "o-", color=tint, markersize=4)
+        course.annotate(label, (max(looks), values[-1]), (0, -6), textcoords="offset points", color=tint, ha="right", va="top")
+    course.set(xlabel="steps of training", ylim=(0, 1.02), xlim=(0, None))
+    course.set_title("Test images while training", loc="left")
+    drawn = bars.barh(range(len(CLASSES)), overlaps, 0.7, color=COLORS)
+    bars.bar_label(drawn, [f"{overlap:.2f}" for overlap in overlaps], padding=3, fontsize=style.SMALL)
+    bars.set(yticks=range(len(CLASSES)), yticklabels=CLASSES, ylim=(len(CLASSES) - 0.5, -0.5), xlim=(0, 1.12))
+    bars.xaxis.set_visible(False)
+    bars.spines["bottom"].set_visible(False)
+    bars.tick_params(left=False)
+    bars.set_title("Intersection over union after training", loc="left")
+
+
+def draw_kernels(part):
+    """A column per transposed layer, before and after."""
+    grid = part.subplots(2, len(model.up), gridspec_kw={"wspace": 0.1})
+    arrow = "\N{RIGHTWARDS ARROW}"
     for column, (layer, before) in enumerate(zip(model.up, kernels_before)):
         after = layer.parameters[0]
-        pairs = np.argsort(-(after**2).sum(axis=(2, 3)).ravel(), kind="stable")[:25]
+        pairs = np.argsort(-(after**2).sum(axis=(2, 3)).ravel(), kind="stable")[:16]
         reach = np.abs(after.reshape(-1, 4, 4)[pairs]).max()
         for axes, weight in zip(grid[:, column], (before, after)):
             axes.imshow(kernel_mosaic(weight, pairs), cmap="RdBu", vmin=-reach, vmax=reach, interpolation="nearest")
             bare(axes)
         size = SIZE >> (len(model.up) - column)
-        grid[0, column].set_title(f"{size} \N{RIGHTWARDS ARROW} {2 * size} pixels, {UP[column]} \N{RIGHTWARDS ARROW} {UP[column + 1]} channels")
-    grid[0, 0].set_ylabel("kernels before")
-    grid[1, 0].set_ylabel("kernels after")
+        grid[0, column].set_title(f"{size} {arrow} {2 * size} pixels\n{UP[column]} {arrow} {UP[column + 1]} channels")
+    for row, name in zip(grid, ("before", "after")):
+        row[0].set_ylabel(f"kernels {name}")
+
+
+@style.styled
+def draw_figure():
+    heights = [3.2, 1.7, 4.2]
+    figure = style.sheet(
+        sum(heights),
+        "Every pixel gets a label",
+        f"Four convolutions down, four transposed convolutions up, trained from random weights in {STEPS} steps: {accuracy:.1%} of "
+        f"the pixels of unseen images are right, mean intersection over union (IoU) {overlaps.mean():.2f}.",
+        key=style.legend_height(CLASSES),
+        make=plt.figure,
+    )
+    handles = [Patch(color=shade, label=name) for name, shade in zip(CLASSES, COLORS)]
+    place = {"loc": "lower left", "bbox_to_anchor": (0.004, sum(heights) / figure.get_figheight()), "borderaxespad": 0.1}
+    figure.legend(handles=handles, **place, ncols=len(CLASSES), columnspacing=1.6, handlelength=1.0)
+    for draw_part, part in zip((draw_scenes, draw_learning, draw_kernels), figure.subfigures(3, 1, height_ratios=heights)):
+        draw_part(part)
     return figure
 
 
