@@ -97,4 +97,3 @@ def bilinear(stride: int) -> Array:
     """
     line = 1 - np.abs(np.arange(2 * stride) - (stride - 0.5)) / stride
     return np.outer(line, line).astype(np.float32)
-

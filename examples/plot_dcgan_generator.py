@@ -114,9 +114,7 @@ console.print(f"roughness: {roughness(images):.2f} with random kernels, {roughne
 # %%
 # The same with plans: weights packed once, outputs written into arrays that are there. A plan says what it chose and why.
 
-plans = [
-    plan(weight, x.shape, bias=bias, **sizes) for weight, bias, sizes, x in zip(weights, biases, SIZES, activations)
-]
+plans = [plan(weight, x.shape, bias=bias, **sizes) for weight, bias, sizes, x in zip(weights, biases, SIZES, activations)]
 outputs = [np.empty_like(y) for y in activations[1:]]
 y = noise
 for name, layer, out in zip(NAMES, plans, outputs):

@@ -264,9 +264,13 @@ def draw_curves(part):
         for method in FIXED:
             level = results[scale, method][0]
             axes.axhline(level, color=style.FAINT, lw=0.7, zorder=0)
-            axes.annotate(method, (1, level), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center")
+            axes.annotate(
+                method, (1, level), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center"
+            )
         axes.set(xscale="log", xlabel="steps of training", xlim=(0.5, None))
-        axes.set_ylim(results[scale, "nearest"][0] - 0.5, max(ratio for (of, _), (ratio, _) in results.items() if of == scale) + 0.3)
+        axes.set_ylim(
+            results[scale, "nearest"][0] - 0.5, max(ratio for (of, _), (ratio, _) in results.items() if of == scale) + 0.3
+        )
         axes.set_title(f"PSNR in dB, {scale} times larger", loc="left")
 
 
@@ -316,8 +320,13 @@ def draw_figure():
         key=style.legend_height(range(5)),
         make=plt.figure,
     )
-    handles = [Line2D([], [], color=tint, label=label) for tint, label in zip(TINTS, ("k = 2s kernel", "k = 4s kernel", "network"))]
-    handles += [Line2D([], [], color=style.FAINT, ls=dash, label=f"from {start}") for start, dash in (("bilinear", "-"), ("random", "--"))]
+    handles = [
+        Line2D([], [], color=tint, label=label) for tint, label in zip(TINTS, ("k = 2s kernel", "k = 4s kernel", "network"))
+    ]
+    handles += [
+        Line2D([], [], color=style.FAINT, ls=dash, label=f"from {start}")
+        for start, dash in (("bilinear", "-"), ("random", "--"))
+    ]
     place = {"loc": "lower left", "bbox_to_anchor": (0.004, sum(heights) / figure.get_figheight()), "borderaxespad": 0.1}
     figure.legend(handles=handles, **place, ncols=5, columnspacing=1.6, handlelength=2.0)
     for draw_part, part in zip((draw_curves, draw_kernels, draw_photographs), figure.subfigures(3, 1, height_ratios=heights)):

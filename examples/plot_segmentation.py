@@ -178,7 +178,9 @@ for step in steps(STEPS, "segmentation"):
     if (step + 1) % max(1, STEPS // 8) == 0:
         accuracy, overlaps = agreement(model(test_images).argmax(axis=1), test_labels)
         looks[step + 1] = (float(accuracy), float(overlaps.mean()))
-        console.print(f"step {step + 1}: loss {np.mean(losses[-20:]):.3f}, test accuracy {accuracy:.3f}, mean IoU {overlaps.mean():.3f}")
+        console.print(
+            f"step {step + 1}: loss {np.mean(losses[-20:]):.3f}, test accuracy {accuracy:.3f}, mean IoU {overlaps.mean():.3f}"
+        )
 
 # %%
 # The result on test images.

@@ -157,6 +157,7 @@ def run(
     Args:
         problems: (label, problem) pairs.
         competitors: of ``entrants``.
+        settings: how long, in which modes and with which caches, on how many threads.
         trees: package tree of each revision among the competitors, from ``checkout``.
         on_progress, on_group: called before each group, and with each group's rows once they are stored.
 

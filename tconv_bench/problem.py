@@ -312,7 +312,7 @@ class Problem:
 
     @classmethod
     def parse(cls, text: str) -> Problem:
-        """The Problem of one line such as ``n1_ci512_i4x4_co256_k4x4_s2x2_p1x1_float64``.
+        """The Problem of one line of ``text`` such as ``n1_ci512_i4x4_co256_k4x4_s2x2_p1x1_float64``.
 
         Tokens, in any order, joined by ``_``: n batch, ci and co channels, i input size, k kernel, s stride, p padding (``1``
         or ``before:after`` per axis), op output padding, g groups, d dilation, and a dtype. n defaults to 1, the rest as in

@@ -29,7 +29,7 @@ def wide_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def conv_transpose(problem: Problem, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None = None) -> NDArray[Any]:
-    """Transposed convolution of ``x`` in the wide dtype; shape ``problem.out_shape``."""
+    """Transposed convolution of ``x`` with ``weight`` and ``bias`` in the wide dtype; shapes are those of the ``problem``."""
     wide = wide_dtype(problem.dtype)
     x, weight = x.astype(wide), weight.astype(wide)
     groups = problem.groups
@@ -89,7 +89,10 @@ def _meeting(problem: Problem, axis: int, k: int) -> tuple[slice, slice]:
 def conv(
     x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> NDArray[Any]:
-    """Ordinary convolution (cross-correlation) of x ``(N, C_in, *in)`` with weight ``(C_out, C_in // groups, *kernel)``."""
+    """Ordinary convolution (cross-correlation) of x ``(N, C_in, *in)`` with weight ``(C_out, C_in // groups, *kernel)``.
+
+    ``bias`` is ``(C_out,)`` or None, ``stride`` and ``dilation`` one integer per axis, ``padding`` one (before, after) pair.
+    """
     wide = wide_dtype(x.dtype)
     ndim = x.ndim - 2
     x = np.pad(x.astype(wide), [(0, 0), (0, 0), *padding])
@@ -109,7 +112,7 @@ def error_bound(problem: Problem, x: NDArray[Any], weight: NDArray[Any], bias: N
     """Largest difference that a float sum in any order may show against this reference, per output element.
 
     ``gamma_n * sum |x||w|`` with n products and additions (Higham, "Accuracy and Stability of Numerical Algorithms", 2002,
-    section 3.1), n = c_in / groups * taps + 1; zero for integers.
+    section 3.1), n = c_in / groups * taps + 1; zero for integers. Arguments as for ``conv_transpose`` of this module.
     """
     if np.dtype(problem.dtype).kind != "f":
         return np.zeros(problem.out_shape)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from sphinx_gallery.scrapers import figure_rst
 
+from tconv_bench import jit
+
 FIRST = ("plot_one_pixel_one_stamp.py", "plot_the_two_texts.py", "plot_choose_a_method.py")
 
 
 def settings(docs: Path) -> dict[str, Any]:
-    """Every ``examples/plot_*.py`` is run and shown; one that fails fails the build."""
+    """Every ``examples/plot_*.py`` is run and shown; one that fails fails the build.
+
+    Pages are kept while neither their script nor the package changes.
+    """
+    mark, now = docs / "gallery" / "package", jit.source_fingerprint()
+    if not mark.exists() or mark.read_text() != now:
+        shutil.rmtree(docs / "gallery", ignore_errors=True)
+        mark.parent.mkdir()
+        mark.write_text(now)
     return {
         "examples_dirs": str(docs.parent / "examples"),
         "gallery_dirs": "gallery",
@@ -23,7 +34,13 @@ def settings(docs: Path) -> dict[str, Any]:
         "show_signature": False,
         "download_all_examples": False,
         "remove_config_comments": True,
+        "reset_argv": "gallery.arguments",
     }
+
+
+def arguments(gallery_conf: dict[str, Any], script_vars: dict[str, Any]) -> list[str]:
+    """What a script is called with: where its figure goes, as seen from ``examples``."""
+    return [f"../docs/_build/examples/{Path(script_vars['src_file']).stem}.png"]
 
 
 class Order:

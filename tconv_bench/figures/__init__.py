@@ -70,7 +70,10 @@ class Entry:
 
 
 def save(figure: Figure, folder: Path, name: str, file_format: str = "png") -> Path:
-    """Write a still as ``name``.png (200 pixels per inch) or ``name``.svg; the same figure gives the same bytes."""
+    """Write a still as ``name``.png (200 pixels per inch) or ``name``.svg into a folder; the same figure gives the same bytes.
+
+    ``folder`` is made where it is missing; ``file_format`` is "png" or "svg", another one a ValueError.
+    """
     if file_format not in FORMATS:
         raise ValueError(f"format is {file_format!r}, valid formats are {', '.join(FORMATS)}")
     if file_format == "svg":

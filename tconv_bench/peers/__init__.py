@@ -85,11 +85,14 @@ class Peer(Variant):
         raise NotImplementedError
 
     def one_shot(self, problem: Problem, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None) -> Callable[[], Any]:
-        """The engine's call on input and weights as the user has them; it returns a new output."""
+        """The engine's call on input and weights as the user has them; it returns a new output.
+
+        NotImplementedError where the engine takes weights only when it is prepared.
+        """
         raise NotImplementedError(f"{self.name} takes weights only when it is prepared; use its planned mode")
 
     def result(self, value: Any, out: NDArray[Any] | None) -> NDArray[Any]:
-        """What a call returned, or the ``out`` that it wrote, as a C-contiguous channels-first array."""
+        """The ``value`` that a call returned, or the ``out`` that it wrote, as a C-contiguous channels-first array."""
         assert out is not None
         return out
 
@@ -151,7 +154,7 @@ def _load() -> None:
 
 
 def names(device: str = "cpu") -> list[str]:
-    """Names of the peers of a device, installed or not, sorted.
+    """Names of the peers of a device, installed or not, sorted; ValueError for another ``device`` than "cpu" and "cuda".
 
     >>> "torch" in names()
     True
