@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from sphinx_gallery.scrapers import figure_rst
-
-from tconv_bench import jit
 
 FIRST = ("plot_one_pixel_one_stamp.py", "plot_the_two_texts.py", "plot_choose_a_method.py")
 
@@ -19,7 +18,8 @@ def settings(docs: Path) -> dict[str, Any]:
 
     Pages are kept while neither their script nor the package changes.
     """
-    mark, now = docs / "gallery" / "package", jit.source_fingerprint()
+    sources = sorted((docs.parent / "tconv_bench").rglob("*.py"))
+    mark, now = docs / "gallery" / "package", sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     if not mark.exists() or mark.read_text() != now:
         shutil.rmtree(docs / "gallery", ignore_errors=True)
         mark.parent.mkdir()
@@ -27,6 +27,7 @@ def settings(docs: Path) -> dict[str, Any]:
     return {
         "examples_dirs": str(docs.parent / "examples"),
         "gallery_dirs": "gallery",
+        "ignore_pattern": r"(^|/)_",
         "image_scrapers": ("matplotlib", "gallery.shown_figures"),
         "within_subsection_order": "gallery.Order",
         "abort_on_example_error": True,
@@ -39,8 +40,10 @@ def settings(docs: Path) -> dict[str, Any]:
 
 
 def arguments(gallery_conf: dict[str, Any], script_vars: dict[str, Any]) -> list[str]:
-    """What a script is called with: where its figure goes, as seen from ``examples``."""
-    return [f"../docs/_build/examples/{Path(script_vars['src_file']).stem}.png"]
+    """What a script is called with: where its figure goes, as seen from ``examples``; and its ``__file__``, as in Python."""
+    script = script_vars["src_file"]
+    script_vars["example_globals"]["__file__"] = script
+    return [f"../docs/_build/examples/{Path(script).stem}.png"]
 
 
 class Order:
