@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import ziamath
 
@@ -50,3 +51,14 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#00568a", "color-brand-content": "#00568a"},
     "dark_css_variables": {"color-brand-primary": "#6cb6ff", "color-brand-content": "#6cb6ff"},
 }
+
+
+def keep_colons(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Napoleon reads "Mode: one of these" as a type where that is a property's first line; so the first line is empty."""
+    if what in ("attribute", "property"):
+        lines.insert(0, "")
+
+
+def setup(app: Any) -> None:
+    """Before napoleon, which listens at 500."""
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)
