@@ -23,6 +23,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "drawn",
     "mathml",
+    "names",
     "root_texts",
 ]
 exclude_patterns = ["_build", "_ext", "gallery/**.ipynb", "gallery/**.py", "gallery/**.md5"]
@@ -54,9 +55,9 @@ html_theme_options = {
 
 
 def keep_colons(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Napoleon reads "Mode: one of these" as a type where that is a property's first line; so the first line is empty."""
+    """Napoleon reads "Mode: one of these" as a type where that is a property's first line; so the first line is an empty comment."""
     if what in ("attribute", "property"):
-        lines.insert(0, "")
+        lines[:0] = ["..", ""]
 
 
 def setup(app: Any) -> None:
