@@ -1,9 +1,9 @@
 """The limit of training where it is known exactly: the best transposed convolution of one channel, by least squares.
 
 The mean squared error of ``sum_k w[k] * small[(o + before - k) / s] + bias`` against the images whose block means are ``small``
-is a quadratic of the taps. Its matrix holds autocorrelations of ``small`` for taps of one phase, and zeros for taps of two, which
-never meet: the phases are problems of their own, tied together by the bias alone. So nothing makes their sums equal but the
-images' statistics. The images are taken with their mirror images, so that phases that mirror each other get mirrored taps.
+is a quadratic of the taps. Its matrix holds autocorrelations of ``small`` for taps of one phase, and zeros for taps of two,
+which never meet: the phases are problems of their own, tied together by the bias alone. So nothing makes their sums equal but
+the images' statistics. The images are taken with their mirror images: phases that mirror each other get mirrored taps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tconv_bench.checkerboard.training import GREYS, form, images, shrunk
 
 
 class Optimum(NamedTuple):
-    """A kernel ``(kernel, kernel)``, its bias, what it reaches on the training images in dB, and what flat greys come out as."""
+    """A kernel ``(kernel, kernel)``, its bias, what it reaches on the training images in dB, and flat greys' pattern."""
 
     weight: NDArray[np.float64]
     bias: float
@@ -43,7 +43,7 @@ def optimum(kernel: int, stride: int, even: bool = False) -> Optimum:
     shifts, phase = np.divmod(np.arange(kernel) - before, stride)
     y, x = (places.ravel() for places in np.indices((kernel, kernel)))
     side = len(near)
-    matrix = near[(shifts[y][:, None] - shifts[y]) % side, (shifts[x][:, None] - shifts[x]) % side]
+    matrix: NDArray[Any] = near[(shifts[y][:, None] - shifts[y]) % side, (shifts[x][:, None] - shifts[x]) % side]
     of_tap = phase[y] * stride + phase[x]
     matrix = np.where(of_tap[:, None] == of_tap, matrix, 0)
     taps = len(matrix)
@@ -74,7 +74,7 @@ def _solved(
 @cache
 def _statistics(stride: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float]:
     """Of the images and their mirror images: autocorrelation of the small ones, correlations of each phase of the large ones
-    with them ``(stride, stride, lag, lag)``, their mean, and the large ones' mean square. Lag l is the mean of [i] * small[i + l].
+    with them ``(stride, stride, *lags)``, their mean, and the large ones' mean square. Lag l: the mean of [i] * small[i + l].
     """
     large = images(True)
     if large.shape[1] % stride:
