@@ -43,11 +43,12 @@ def optimum(kernel: int, stride: int, even: bool = False) -> Optimum:
     shifts, phase = np.divmod(np.arange(kernel) - before, stride)
     y, x = (places.ravel() for places in np.indices((kernel, kernel)))
     side = len(near)
-    matrix: NDArray[Any] = near[(shifts[y][:, None] - shifts[y]) % side, (shifts[x][:, None] - shifts[x]) % side]
     of_tap = phase[y] * stride + phase[x]
-    matrix = np.where(of_tap[:, None] == of_tap, matrix, 0)
-    taps = len(matrix)
-    matrix = np.block([[matrix, np.full((taps, 1), mean)], [np.full((1, taps), mean), np.full((1, 1), phases)]])
+    taps = len(of_tap)
+    matrix = np.full((taps + 1, taps + 1), mean)
+    matrix[:taps, :taps] = near[(shifts[y][:, None] - shifts[y]) % side, (shifts[x][:, None] - shifts[x]) % side]
+    matrix[:taps, :taps] *= of_tap[:, None] == of_tap
+    matrix[taps, taps] = phases
     right = np.append(across[phase[y], phase[x], -shifts[y] % side, -shifts[x] % side], phases * mean)
     found = _solved(matrix, right, of_tap if even else None, phases)
     error = (found @ matrix @ found - 2 * right @ found) / phases + energy
@@ -61,14 +62,12 @@ def _solved(
 ) -> NDArray[np.float64]:
     """The minimum of the quadratic; given each tap's phase, the minimum where all phases' sums are equal."""
     if of_tap is None:
-        found: NDArray[np.float64] = np.linalg.solve(matrix, right)
-        return found
+        return np.asarray(np.linalg.solve(matrix, right))
     sums = np.append(of_tap, -1) == np.arange(phases)[:, None]
     alike = sums[1:] - sums[:1].astype(np.float64)  # every other phase's sum less the first one's: 0
     size, more = len(matrix), len(alike)
     bordered = np.block([[matrix, alike.T], [alike, np.zeros((more, more))]])
-    constrained: NDArray[np.float64] = np.linalg.solve(bordered, np.append(right, np.zeros(more)))[:size]
-    return constrained
+    return np.asarray(np.linalg.solve(bordered, np.append(right, np.zeros(more))))[:size]
 
 
 @cache

@@ -167,14 +167,17 @@ def _adam(weights: Weights, slopes: Weights, moments: dict[str, Any], step: int,
 
 @cache
 def images(training: bool) -> NDArray[np.float64]:
-    """The images to train on, or those to test on."""
-    return dead_leaves(_IMAGES, SIDE, 1) if training else dead_leaves(_TESTS, TEST_SIDE, 2)
+    """The images to train on, or those to test on; not to be written to."""
+    drawn = dead_leaves(_IMAGES, SIDE, 1) if training else dead_leaves(_TESTS, TEST_SIDE, 2)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def shrunk(large: NDArray[np.float64], stride: int) -> NDArray[np.float64]:
     """Means of blocks."""
     n, height, width = large.shape
-    return large.reshape(n, height // stride, stride, width // stride, stride).mean(axis=(2, 4))
+    means: NDArray[np.float64] = large.reshape(n, height // stride, stride, width // stride, stride).mean(axis=(2, 4))
+    return means
 
 
 def flat_pattern(shape: Form, weights: Weights) -> Pattern:

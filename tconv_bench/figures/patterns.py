@@ -58,8 +58,9 @@ def checkerboard_spectra(rows: Sequence[Row] | None = None) -> Figure:
     original = spectral_peak(images(False), 2)
     subtitle = (
         "One network, six ways to double its image: a corner of an output, and the power spectrum of eight (frequency 0 in "
-        "the middle, 1/2 at the borders, dark is strong). Circles: the frequencies of the stride. Below, in dB: the ripple that "
-        f"flat grey comes out with, and the strongest circle above its surroundings ({in_decibels(original, 1)} in the originals)."
+        "the middle, 1/2 at the borders, dark is strong). Circles: the frequencies of the stride. Below, in dB: the ripple "
+        "that flat grey comes out with, and the strongest circle above its surroundings "
+        f"({in_decibels(original, 1)} in the originals)."
     )
     figure = style.sheet(body, "The checkerboard and its spectrum", subtitle)
     figure.set_layout_engine("none")
@@ -129,8 +130,8 @@ def checkerboard_map(rows: Sequence[Row] | None = None) -> Figure:
     ]
     subtitle = (
         "The pattern that flat grey comes out with, in dB: standard deviation over the stride's phases against the level (0: "
-        f"as strong as the image, {_MINUS}40: 1 % of it). Outlined: none. Left of the bar the kernel is smaller than the stride, "
-        "and some pixels get no product."
+        f"as strong as the image, {_MINUS}40: 1 % of it). Outlined: none. Left of the bar the kernel is smaller than the "
+        "stride, and some pixels get no product."
     )
     cell, left, head, foot = 0.375, 0.5, 0.3, 0.4
     wide, high = cell * len(study.KERNELS), cell * len(study.STRIDES)
