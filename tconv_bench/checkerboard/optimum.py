@@ -1,9 +1,9 @@
 """The limit of training where it is known exactly: the best transposed convolution of one channel, by least squares.
 
 The mean squared error of ``sum_k w[k] * small[(o + before - k) / s] + bias`` against the images whose block means are ``small``
-is a quadratic of the taps. Its matrix holds autocorrelations of ``small`` for taps of one phase, and zeros for taps of two, which
-never meet: the phases are problems of their own, tied together by the bias alone. So nothing makes their sums equal but the
-images' statistics. The images are taken with their mirror images, so that phases that mirror each other get mirrored taps.
+is a quadratic of the taps. Its matrix holds autocorrelations of ``small`` for taps of one phase, and zeros for taps of two,
+which never meet: the phases are problems of their own, tied together by the bias alone. So nothing makes their sums equal but
+the images' statistics. The images are taken with their mirror images: phases that mirror each other get mirrored taps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tconv_bench.checkerboard.training import GREYS, form, images, shrunk
 
 
 class Optimum(NamedTuple):
-    """A kernel ``(kernel, kernel)``, its bias, what it reaches on the training images in dB, and what flat greys come out as."""
+    """A kernel ``(kernel, kernel)``, its bias, what it reaches on the training images in dB, and flat greys' pattern."""
 
     weight: NDArray[np.float64]
     bias: float
@@ -43,11 +43,12 @@ def optimum(kernel: int, stride: int, even: bool = False) -> Optimum:
     shifts, phase = np.divmod(np.arange(kernel) - before, stride)
     y, x = (places.ravel() for places in np.indices((kernel, kernel)))
     side = len(near)
-    matrix = near[(shifts[y][:, None] - shifts[y]) % side, (shifts[x][:, None] - shifts[x]) % side]
     of_tap = phase[y] * stride + phase[x]
-    matrix = np.where(of_tap[:, None] == of_tap, matrix, 0)
-    taps = len(matrix)
-    matrix = np.block([[matrix, np.full((taps, 1), mean)], [np.full((1, taps), mean), np.full((1, 1), phases)]])
+    taps = len(of_tap)
+    matrix = np.full((taps + 1, taps + 1), mean)
+    matrix[:taps, :taps] = near[(shifts[y][:, None] - shifts[y]) % side, (shifts[x][:, None] - shifts[x]) % side]
+    matrix[:taps, :taps] *= of_tap[:, None] == of_tap
+    matrix[taps, taps] = phases
     right = np.append(across[phase[y], phase[x], -shifts[y] % side, -shifts[x] % side], phases * mean)
     found = _solved(matrix, right, of_tap if even else None, phases)
     error = (found @ matrix @ found - 2 * right @ found) / phases + energy
@@ -61,20 +62,18 @@ def _solved(
 ) -> NDArray[np.float64]:
     """The minimum of the quadratic; given each tap's phase, the minimum where all phases' sums are equal."""
     if of_tap is None:
-        found: NDArray[np.float64] = np.linalg.solve(matrix, right)
-        return found
+        return np.asarray(np.linalg.solve(matrix, right))
     sums = np.append(of_tap, -1) == np.arange(phases)[:, None]
     alike = sums[1:] - sums[:1].astype(np.float64)  # every other phase's sum less the first one's: 0
     size, more = len(matrix), len(alike)
     bordered = np.block([[matrix, alike.T], [alike, np.zeros((more, more))]])
-    constrained: NDArray[np.float64] = np.linalg.solve(bordered, np.append(right, np.zeros(more)))[:size]
-    return constrained
+    return np.asarray(np.linalg.solve(bordered, np.append(right, np.zeros(more))))[:size]
 
 
 @cache
 def _statistics(stride: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float]:
     """Of the images and their mirror images: autocorrelation of the small ones, correlations of each phase of the large ones
-    with them ``(stride, stride, lag, lag)``, their mean, and the large ones' mean square. Lag l is the mean of [i] * small[i + l].
+    with them ``(stride, stride, *lags)``, their mean, and the large ones' mean square. Lag l: the mean of [i] * small[i + l].
     """
     large = images(True)
     if large.shape[1] % stride:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tconv_bench.checkerboard.spectra import image_pattern, spectral_peak
+from tconv_bench.checkerboard.spectra import Pattern, image_pattern, spectral_peak
 from tconv_bench.checkerboard.training import (
     OPERATORS,
     Form,
@@ -103,16 +104,32 @@ def measure(case: Case, steps: int = STEPS) -> Row:
 
     weights = train(case.form, case.seed, steps, watch)
     kept = {name: _rounded(value, _DIGITS) for name, value in weights.items()} if case in PICTURED else None
-    return Row(*case, tuple(ripples), *map(_short, tested(case, weights)), kept)
+    psnr, peak, error_ripple = map(_short, tested(case, weights))
+    return Row(*case, tuple(ripples), psnr, peak, error_ripple, kept)
 
 
 def tested(case: Case, weights: Weights) -> tuple[float, float, float]:
     """Row's psnr, peak and error_ripple of given weights."""
-    originals = images(False)
-    out = enlarged(case.form, weights, shrunk(originals, case.stride))
-    error = (out - originals) ** 2
+    out = outputs(case, weights)
+    error = (out - images(False)) ** 2
     psnr = float(-10 * np.log10(error.mean()))
     return psnr, spectral_peak(out, case.stride), image_pattern(error.mean(axis=0), case.stride).ripple
+
+
+def outputs(case: Case, weights: Weights) -> NDArray[np.float64]:
+    """The test images, shrunk and enlarged again."""
+    return enlarged(case.form, weights, shrunk(images(False), case.stride))
+
+
+def start(case: Case) -> Weights:
+    """The weights that a case starts from."""
+    return initial(case.form, case.seed)
+
+
+def random_pattern(operator: str, kernel: int, stride: int, count: int) -> Pattern:
+    """Flat areas' pattern of ``count`` networks before training, all together: near that of ``expected_spectrum``."""
+    shape = form(operator, kernel, stride)
+    return Pattern(np.concatenate([flat_pattern(shape, initial(shape, seed)).levels for seed in range(count)]))
 
 
 def _short(value: float) -> float:
@@ -159,8 +176,3 @@ def median_ripple(rows: Sequence[Row], operator: str, kernel: int, stride: int, 
             f"there is no row of {operator}, kernel {kernel}, stride {stride}; `tconv-bench checkerboard-train` makes them"
         )
     return float(np.median(found))
-
-
-def start(case: Case) -> Weights:
-    """The weights that a case starts from."""
-    return initial(case.form, case.seed)

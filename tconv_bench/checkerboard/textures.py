@@ -29,15 +29,16 @@ def dead_leaves(count: Any, side: Any, seed: int, leaves: int = 400) -> NDArray[
     rng = np.random.default_rng(seed)
     images = np.empty((number, length, length))
     for image in images:
-        image[...] = rng.random()
-        smallest, largest = LEAST**-2, (MOST * length) ** -2
-        for radius in (largest + (smallest - largest) * rng.random(as_int(leaves, "leaves", 1))) ** -0.5:
+        image[:] = rng.random()
+        most, least = LEAST**-2, (MOST * length) ** -2  # of 1 / radius^2, which is uniform
+        for share in rng.random(as_int(leaves, "leaves", 1)):
+            radius = (least + (most - least) * share) ** -0.5
             y, x = (_distance(length, centre) for centre in rng.random(2) * length)
             image[np.add.outer(y**2, x**2) < radius**2] = rng.random()
     return images
 
 
-def _distance(side: int, centre: float) -> NDArray[np.float64]:
+def _distance(side: int, centre: float) -> NDArray[Any]:
     """From each pixel to a place along a periodic axis."""
-    found: NDArray[np.float64] = (np.arange(side) - centre + side / 2) % side - side / 2
-    return found
+    places = np.arange(side, dtype=np.float64)
+    return np.mod(places - centre + side / 2, side) - side / 2

@@ -24,12 +24,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tconv_bench import reference
 from tconv_bench.checkerboard.operators import icnr, resize_kernel, shuffle_kernel
 from tconv_bench.checkerboard.spectra import Pattern, phase_sums
 from tconv_bench.checkerboard.textures import dead_leaves
 from tconv_bench.conv import conv2d, conv_transpose2d
 from tconv_bench.gradients import conv_transpose_grads
-from tconv_bench.problem import as_int
+from tconv_bench.problem import Problem, as_int
 
 OPERATORS = ("transposed", "nearest", "bilinear", "shuffle", "icnr")
 CHANNELS = 8
@@ -56,7 +57,8 @@ class Form:
 
     def full(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """The transposed convolution's kernel ``(CHANNELS, 1, *taps)``."""
-        return (weights @ self.basis.T).reshape(len(weights), 1, *self.taps)
+        found: NDArray[np.float64] = (weights @ self.basis.T).reshape(len(weights), 1, *self.taps)
+        return found
 
     def pulled(self, gradient: NDArray[np.float64]) -> NDArray[np.float64]:
         """The gradient to the weights of one to the kernel."""
@@ -100,23 +102,16 @@ def initial(shape: Form, seed: int) -> Weights:
     }
 
 
-def hidden(weights: Weights, small: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The layer in front of the up-sampler, of ``(N, 1, h, w)``."""
-    return np.maximum(conv2d(small, weights["first"], weights["first_bias"], padding=1), 0)
-
-
-def up(shape: Form, weights: Weights, features: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The up-sampler's output of ``(N, CHANNELS, h, w)``."""
-    return conv_transpose2d(
-        features, shape.full(weights["weights"]), weights["bias"], shape.stride, shape.padding, shape.output_padding
-    )
-
-
 def enlarged(shape: Form, weights: Weights, small: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Periodic images ``(N, h, w)``, ``stride`` times as large."""
+    """Periodic images ``(N, h, w)``, ``stride`` times as large; by the definition, so that a figure compiles nothing."""
     margin = _margin(shape)
-    large = up(shape, weights, hidden(weights, _wrapped(small, margin)))
-    return _inner(large, margin * shape.stride)[:, 0]
+    padded = _wrapped(small, margin)
+    ones, same = (1, 1), ((1, 1), (1, 1))
+    features = np.maximum(reference.conv(padded, weights["first"], weights["first_bias"], ones, same, ones, 1), 0)
+    kernel, s = shape.full(weights["weights"]), shape.stride
+    n, channels, *size = features.shape
+    problem = Problem(n, channels, tuple(size), 1, shape.taps, s, shape.padding, shape.output_padding, dtype="float64")
+    return _inner(reference.conv_transpose(problem, features, kernel, weights["bias"]), margin * s)[:, 0]
 
 
 def gradients(shape: Form, weights: Weights, small: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[float, Weights]:
@@ -124,12 +119,13 @@ def gradients(shape: Form, weights: Weights, small: NDArray[np.float64], target:
     margin = _margin(shape)
     edge = margin * shape.stride
     padded = _wrapped(small, margin)
-    features = hidden(weights, padded)
-    error = _inner(up(shape, weights, features), edge)[:, 0] - target
+    features = np.maximum(conv2d(padded, weights["first"], weights["first_bias"], padding=1), 0)
+    kernel = shape.full(weights["weights"])
+    out = conv_transpose2d(features, kernel, weights["bias"], shape.stride, shape.padding, shape.output_padding)
+    error = _inner(out, edge)[:, 0] - target
     sent = np.pad(error[:, None] / error.size, [(0, 0), (0, 0), (edge, edge), (edge, edge)])
     to_features, to_kernel, to_bias = conv_transpose_grads(
-        sent, features, shape.full(weights["weights"]), stride=shape.stride, padding=shape.padding,
-        output_padding=shape.output_padding,
+        sent, features, kernel, stride=shape.stride, padding=shape.padding, output_padding=shape.output_padding
     )  # fmt: skip
     to_features = np.where(features > 0, to_features, 0)
     # a convolution's gradient to its weights is that of the transposed one which takes its output back to its input
@@ -171,14 +167,17 @@ def _adam(weights: Weights, slopes: Weights, moments: dict[str, Any], step: int,
 
 @cache
 def images(training: bool) -> NDArray[np.float64]:
-    """The images to train on, or those to test on."""
-    return dead_leaves(_IMAGES, SIDE, 1) if training else dead_leaves(_TESTS, TEST_SIDE, 2)
+    """The images to train on, or those to test on; not to be written to."""
+    drawn = dead_leaves(_IMAGES, SIDE, 1) if training else dead_leaves(_TESTS, TEST_SIDE, 2)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def shrunk(large: NDArray[np.float64], stride: int) -> NDArray[np.float64]:
     """Means of blocks."""
     n, height, width = large.shape
-    return large.reshape(n, height // stride, stride, width // stride, stride).mean(axis=(2, 4))
+    means: NDArray[np.float64] = large.reshape(n, height // stride, stride, width // stride, stride).mean(axis=(2, 4))
+    return means
 
 
 def flat_pattern(shape: Form, weights: Weights) -> Pattern:
@@ -199,4 +198,5 @@ def _wrapped(small: NDArray[np.float64], margin: int) -> NDArray[np.float64]:
 
 
 def _inner(large: NDArray[np.float64], edge: int) -> NDArray[np.float64]:
-    return large[..., edge:-edge, edge:-edge]
+    found: NDArray[np.float64] = large[..., edge:-edge, edge:-edge]
+    return found

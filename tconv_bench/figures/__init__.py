@@ -22,6 +22,7 @@ from tconv_bench.figures.lesson import numbered
 from tconv_bench.figures.matrix import matrices, matrix_strides, matrix_view
 from tconv_bench.figures.matrix_cost import matrix_bytes
 from tconv_bench.figures.overlaps import overlap, overlap_map
+from tconv_bench.figures.patterns import checkerboard_map, checkerboard_spectra, checkerboard_training
 from tconv_bench.figures.stamping import stamp_frames, stamps
 from tconv_bench.figures.stepping import arithmetic, arithmetic_frames
 from tconv_bench.figures.stretching import zero_insertion
@@ -33,6 +34,9 @@ __all__ = [
     "Entry",
     "arithmetic",
     "arithmetic_frames",
+    "checkerboard_map",
+    "checkerboard_spectra",
+    "checkerboard_training",
     "gather",
     "matrices",
     "matrix_bytes",
@@ -105,4 +109,7 @@ FIGURES = (
     Entry("arithmetic_animation", "the same as a GIF", arithmetic_frames, partial(_of_lesson, arithmetic_frames)),
     Entry("overlap", "how many products meet in each output pixel", overlap, partial(_of_sizes, overlap)),
     Entry("overlap_map", "kernel by stride: where the checkerboard vanishes", overlap_map),
+    Entry("checkerboard_map", "its strength by kernel and stride: counts, random, trained and best kernels", checkerboard_map),
+    Entry("checkerboard_spectra", "outputs and spectra of six up-samplers, random and trained", checkerboard_spectra),
+    Entry("checkerboard_training", "what training leaves of it, step by step", checkerboard_training),
 )
