@@ -28,7 +28,19 @@ from numpy.typing import NDArray
 from tconv_bench import simd
 from tconv_bench.jit import kernel
 from tconv_bench.problem import Problem
-from tconv_bench.simd import as_pointer, call_sum_taps, call_task, copy_every, total, transpose_rows
+from tconv_bench.simd import (
+    as_pointer,
+    call_sum_taps,
+    call_task,
+    clear,
+    copy,
+    copy_rows,
+    copy_strided,
+    deinterleave,
+    deinterleave_4,
+    total,
+    transpose_rows,
+)
 from tconv_bench.variants import _native
 from tconv_bench.variants._launch import scratch
 from tconv_bench.variants._native import SIZES_AT
@@ -60,11 +72,15 @@ class Cut(NamedTuple):
     parts: int  # tasks that share a step's columns of the same channels
     sums: int  # tasks that add up the same channel's bias
     summed: int  # elements of an image's channel that one of them adds
+    least_shift: int  # of the pixels that taps read of an output row's phase, and how much further the last one reads
+    reach: int
+    line: int  # room for a phase of a panel's part of an output row
 
 
 ARRAYS_AT = SIZES_AT + len(Cut._fields)
 TAPS_AT, TILE_AT, X_AT, WEIGHT_AT, GRAD_X_AT, GRAD_WEIGHT_AT = range(ARRAYS_AT, ARRAYS_AT + 6)
-TAP_FIELDS = 5  # of a kernel position: shifts along z, y and x, the first and past the last input pixel of a row
+TAP_FIELDS = 6  # of a kernel position: shifts along z, y and x, the first and past the last input pixel, place in a line
+WOVEN = 4  # the largest stride whose phases are taken apart in registers
 
 
 def _up(number: int, multiple: int) -> int:
@@ -83,8 +99,9 @@ def cut(problem: Problem) -> Cut:
     pixels, rows = problem.batch * problem.in_pixels, problem.c_out // problem.groups * problem.taps
     pixel_panel = _panel(pixels, rows, lanes)
     row_panel = _panel(rows, pixels, lanes)
-    held = min(_up(pixels, pixel_panel), _up(max(LEAST_PIXELS, min(MOST_PIXELS, AREA // rows)), pixel_panel))
-    step_rows = min(rows, max(row_panel, AREA // held // row_panel * row_panel))
+    whole = _up(rows, row_panel)
+    held = min(_up(pixels, pixel_panel), max(LEAST_PIXELS, min(MOST_PIXELS, AREA // whole)) // pixel_panel * pixel_panel)
+    step_rows = rows if whole * held <= AREA else AREA // held // row_panel * row_panel
     row_blocks = -(-rows // step_rows)
     row_panels = -(-step_rows // row_panel)
     groups = 1 if row_blocks > 1 else max(1, min(problem.groups, AREA // (held * row_panels * row_panel)))
@@ -92,9 +109,12 @@ def cut(problem: Problem) -> Cut:
     panels = held // pixel_panel
     parts = max(1, min(-(-MIN_TASKS // (groups * channel_panels)), max(panels, row_panels)))
     sums = max(1, min(-(-MIN_TASKS // problem.c_out), problem.out_pixels // SUMMED_TOGETHER))
+    g = problem.geometry
+    least, most = -g.px // g.sx, ((g.kx - 1) * g.dx - g.px) // g.sx
     return Cut(
         pixel_panel, row_panel, panels, step_rows, row_panels, groups, -(-problem.groups // groups) * row_blocks, row_blocks,
         -(-pixels // held), channel_panels, parts, sums, -(-problem.out_pixels // sums),
+        least, most - least, pixel_panel + most - least,
     )  # fmt: skip
 
 
@@ -111,11 +131,31 @@ def _room(c: Cut) -> int:
 @kernel
 def _cut(tables):
     s = tables[SIZES_AT:ARRAYS_AT]
-    return Cut(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12])
+    return Cut(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12], s[13], s[14], s[15])
 
 
 @kernel
-def _copy_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, count, room, to):
+def _take_apart(stride, source, at, first, last, line, step, count):
+    """line[r*step + j] = source[at + stride*j + r], 0 outside ``first ... last - 1``; the stride is at most WOVEN."""
+    if stride == 4:
+        deinterleave_4(source, at, first, last, line, 0, step, count)
+    else:
+        deinterleave(stride, source, at, first, last, line, 0, step, count)
+
+
+@kernel
+def _copy_tap(g, tap, source, at, ix, count, room, to):
+    """One kernel position's pixels ``ix ... ix + count - 1`` of a row of ``source``, zero where there is none."""
+    first, last = min(max(ix, tap[3]), ix + count), min(tap[4], ix + count)
+    if last <= first:
+        first = last = ix + count
+    clear(room, to, first - ix)
+    copy_strided(source, at + first * g.sx + tap[2], g.sx, room, to + first - ix, last - first)
+    clear(room, to + last - ix, ix + count - last)
+
+
+@kernel
+def _copy_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, count, line, room, to):
     """Columns ``pixel ... pixel + count - 1`` of some rows of a group; ``room[to + row*pixel_panel + j]``."""
     kernel_taps = g.kz * g.ky * g.kx
     c_out, plane = g.c_out // g.groups, g.oz * g.oy * g.ox
@@ -127,20 +167,26 @@ def _copy_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, count, roo
         run = min(g.ix - ix, count - done)
         o, tap = divmod(first_row, kernel_taps)
         at = (n * g.c_out + group * c_out + o) * plane
-        for row in range(rows):
+        start = (ix + c.least_shift) * g.sx
+        row, kx = 0, tap % g.kx
+        while row < rows:
+            same = min(g.kx - kx, rows - row)
             target = to + row * c.pixel_panel + done
-            oz, oy, shift = iz * g.sz + taps[tap, 0], iy * g.sy + taps[tap, 1], taps[tap, 2]
-            first, last = min(max(ix, taps[tap, 3]), ix + run), min(taps[tap, 4], ix + run)
-            if oz < 0 or oz >= g.oz or oy < 0 or oy >= g.oy or last <= first:
-                first = last = ix + run
-            for j in range(first - ix):
-                room[target + j] = 0
-            if last > first:
-                source = at + (oz * g.oy + oy) * g.ox + first * g.sx + shift
-                copy_every(g.sx, grad_out, source, room, target + first - ix, last - first)
-            for j in range(last - ix, run):
-                room[target + j] = 0
-            tap += 1
+            oz, oy = iz * g.sz + taps[tap, 0], iy * g.sy + taps[tap, 1]
+            source = at + (oz * g.oy + oy) * g.ox
+            if oz < 0 or oz >= g.oz or oy < 0 or oy >= g.oy:
+                for i in range(same):
+                    clear(room, target + i * c.pixel_panel, run)
+            elif g.sx <= WOVEN:
+                _take_apart(g.sx, grad_out, source + start, -start, g.ox - start, line, c.line, run + c.reach)
+                for i in range(same):
+                    copy(line, taps[tap + i, 5], room, target + i * c.pixel_panel, run)
+            else:
+                for i in range(same):
+                    _copy_tap(g, taps[tap + i], grad_out, source, ix, run, room, target + i * c.pixel_panel)
+            row += same
+            kx = 0
+            tap += same
             if tap == kernel_taps:
                 tap = 0
                 at += plane
@@ -167,6 +213,7 @@ def _copy_task(task, tables, grad_out, room):
     pixels = g.n * g.iz * g.iy * g.ix
     grad_out, room = carray(grad_out, 1), carray(room, 1)
     taps = carray(as_pointer(tables[TAPS_AT]), (kernel_taps, TAP_FIELDS), dtype=np.int64)
+    line = np.empty(g.sx * c.line if g.sx <= WOVEN else 0, room.dtype)
     padded, held = c.row_panels * c.row_panel, c.panels * c.pixel_panel
     turned = c.groups * padded * held
     for panel in range(part * PACKED_TOGETHER, min(c.panels, (part + 1) * PACKED_TOGETHER)):
@@ -174,7 +221,7 @@ def _copy_task(task, tables, grad_out, room):
         if pixel >= pixels:
             return
         to = ((own_group * c.panels + panel) * padded + row_panel * c.row_panel) * c.pixel_panel
-        _copy_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, min(c.pixel_panel, pixels - pixel), room, to)
+        _copy_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, min(c.pixel_panel, pixels - pixel), line, room, to)
         onto = turned + ((own_group * c.row_panels + row_panel) * held + panel * c.pixel_panel) * c.row_panel
         transpose_rows(room, to, c.pixel_panel, rows, c.pixel_panel, room, onto, c.row_panel)
 
@@ -192,18 +239,35 @@ def _height(left):
 
 
 @kernel
-def _tiles(tile, height, columns, near, zeros, room, at, step, offsets, depth, adds, target, to, row_step):
-    """target[to + i*row_step + j] = (itself if ``adds``) + near[k, i] @ room[at + k*step + j] for whole vectors of columns."""
+def _tiles(tile, height, columns, near, zeros, room, at, step, ask, asked, depth, adds, target, to, row_step):
+    """target[to + i*row_step + j] = (itself if ``adds``) + near[k, i] @ room[at + k*step + j] for whole vectors of columns.
+
+    ``ask``: a tile's offsets, which are none, and from 2 on pairs of lines to ask for, as many as ``asked``.
+    """
     lanes = simd.VECTOR_BYTES // room.itemsize
     vectors = (columns + lanes - 1) // lanes
     pairs = vectors // 2
     if pairs > 0:
-        call_sum_taps(tile, height, 2, pairs, lanes, near, 0, height, room, at, step, offsets, 0, 1, depth, adds, zeros, 0,
-                      target, to, row_step, offsets, 1, 1)  # fmt: skip
+        call_sum_taps(tile, height, 2, pairs, lanes, near, 0, height, room, at, step, ask, 0, 1, depth, adds, zeros, 0,
+                      target, to, row_step, ask, 1, asked)  # fmt: skip
     if vectors % 2:
         done = pairs * 2 * lanes
-        call_sum_taps(tile, height, 1, 1, lanes, near, 0, height, room, at + done, step, offsets, 0, 1, depth, adds, zeros, 0,
-                      target, to + done, row_step, offsets, 1, 1)  # fmt: skip
+        call_sum_taps(tile, height, 1, 1, lanes, near, 0, height, room, at + done, step, ask, 0, 1, depth, adds, zeros, 0,
+                      target, to + done, row_step, ask, 1, asked)  # fmt: skip
+
+
+@kernel
+def _list_lines(ask, target, to, row_step, height, columns):
+    """List the cache lines of the sums that come next; returns how many pairs there are to ask for."""
+    line = 64 // target.itemsize
+    pair = 1
+    for i in range(height):
+        address = target.ctypes.data + (to + i * row_step) * target.itemsize
+        for _ in range(0, columns, line):
+            ask[2 * pair] = ask[2 * pair + 1] = address
+            address += 64
+            pair += 1
+    return pair - 1
 
 
 @kernel
@@ -212,13 +276,10 @@ def _move(edge, width, height, columns, array, at, row_step, left, run, jump, st
     done = 0
     while done < columns:
         count = min(left, columns - done)
-        for i in range(height):
-            here, there = i * width + done, at + i * row_step
-            for j in range(count):
-                if stores:
-                    array[there + j] = edge[here + j]
-                else:
-                    edge[here + j] = array[there + j]
+        if stores:
+            copy_rows(edge, done, width, array, at, row_step, count, height)
+        else:
+            copy_rows(array, at, row_step, edge, done, width, count, height)
         at += count + jump
         done += count
         left = run
@@ -226,16 +287,16 @@ def _move(edge, width, height, columns, array, at, row_step, left, run, jump, st
 
 @kernel
 def _add_panel(
-    tile, height, columns, near, zeros, room, at, width, offsets, depth, adds, target, to, row_step, left, run, jump, edge
+    tile, height, columns, near, zeros, room, at, width, ask, asked, depth, adds, target, to, row_step, left, run, jump, edge
 ):  # fmt: skip
     """``_tiles`` on any number of columns, which jump as those of ``_move`` do."""
     lanes = simd.VECTOR_BYTES // room.itemsize
     if columns % lanes == 0 and columns <= left:
-        _tiles(tile, height, columns, near, zeros, room, at, width, offsets, depth, adds, target, to, row_step)
+        _tiles(tile, height, columns, near, zeros, room, at, width, ask, asked, depth, adds, target, to, row_step)
         return
     if adds:
         _move(edge, width, height, columns, target, to, row_step, left, run, jump, False)
-    _tiles(tile, height, columns, near, zeros, room, at, width, offsets, depth, adds, edge, 0, width)
+    _tiles(tile, height, columns, near, zeros, room, at, width, ask, asked, depth, adds, edge, 0, width)
     _move(edge, width, height, columns, target, to, row_step, left, run, jump, True)
 
 
@@ -265,8 +326,8 @@ def _multiply_task(task, tables, grad_out, room):
     near = np.empty(TALL * DEPTH, room.dtype)
     edge = np.empty(TALL * max(c.pixel_panel, c.row_panel), room.dtype)
     zeros = np.zeros(TALL, room.dtype)
-    offsets = np.zeros(4, np.int64)  # no offsets; and, from 2 on, lines that a tile may ask for
-    offsets[2] = offsets[3] = offsets.ctypes.data
+    ask = np.zeros(4 + TALL * (max(c.pixel_panel, c.row_panel) * room.itemsize // 64 + 1) * 2, np.int64)
+    ask[2] = ask[3] = ask.ctypes.data
     channel = channel_panel * TALL
     end = min(c_in, channel + TALL)
     while channel < end:
@@ -279,8 +340,12 @@ def _multiply_task(task, tables, grad_out, room):
                 pixel = panel * c.pixel_panel
                 at = ((own_group * c.panels + panel) * padded + k) * c.pixel_panel
                 n, q = divmod(first_pixel + pixel, image)
+                asked = 1
+                if panel + 1 < last_panel:
+                    after_n, after_q = divmod(first_pixel + pixel + c.pixel_panel, image)
+                    asked = _list_lines(ask, grad_x, (after_n * g.c_in + own) * image + after_q, image, height, c.pixel_panel)
                 _add_panel(
-                    tile, height, min(c.pixel_panel, pixels - pixel), near, zeros, room, at, c.pixel_panel, offsets, depth,
+                    tile, height, min(c.pixel_panel, pixels - pixel), near, zeros, room, at, c.pixel_panel, ask, asked, depth,
                     row_block > 0 or k > 0, grad_x, (n * g.c_in + own) * image + q, image, image - q, image,
                     (g.c_in - 1) * image, edge,
                 )  # fmt: skip
@@ -295,9 +360,13 @@ def _multiply_task(task, tables, grad_out, room):
             for panel in range(first_row_panel, last_row_panel):
                 columns = min(c.row_panel, rows - panel * c.row_panel)
                 at = c.groups * padded * held + ((own_group * c.row_panels + panel) * held + k) * c.row_panel
+                to = own * all_rows + first_row + panel * c.row_panel
+                asked = 1
+                if panel + 1 < last_row_panel:
+                    asked = _list_lines(ask, grad_weight, to + c.row_panel, all_rows, height, c.row_panel)
                 _add_panel(
-                    tile, height, columns, near, zeros, room, at, c.row_panel, offsets, depth, chunk > 0 or k > 0,
-                    grad_weight, own * all_rows + first_row + panel * c.row_panel, all_rows, columns, columns, 0, edge,
+                    tile, height, columns, near, zeros, room, at, c.row_panel, ask, asked, depth, chunk > 0 or k > 0,
+                    grad_weight, to, all_rows, columns, columns, 0, edge,
                 )  # fmt: skip
         channel += height
 
@@ -360,7 +429,7 @@ def _ready(problem: Problem) -> _Ready:
         problem.c_out * c.sums, c.groups * c.row_panels * -(-c.panels // PACKED_TOGETHER), c.parts * c.groups * c.channel_panels
     ]  # fmt: skip
     codes = [_native.code(task, problem.dtype).address for task in (_sum_task, _copy_task, _multiply_task)]
-    taps = _taps(problem)
+    taps = _taps(problem, c)
     tables = np.zeros(GRAD_WEIGHT_AT + 1, np.int64)
     tables[_native.FIRST_FREE : ARRAYS_AT] = *g, *c
     tables[TAPS_AT] = taps.ctypes.data
@@ -371,13 +440,15 @@ def _ready(problem: Problem) -> _Ready:
     )
 
 
-def _taps(problem: Problem) -> NDArray[np.int64]:
+def _taps(problem: Problem, c: Cut) -> NDArray[np.int64]:
     """Of each kernel position what TAP_FIELDS says."""
     g = problem.geometry
     taps = []
     for kz, ky, kx in product(range(g.kz), range(g.ky), range(g.kx)):
         shift = kx * g.dx - g.px
-        taps.append((kz * g.dz - g.pz, ky * g.dy - g.py, shift, max(0, -(shift // g.sx)), (g.ox - 1 - shift) // g.sx + 1))
+        pixel, phase = divmod(shift, g.sx)
+        reads = max(0, -pixel), (g.ox - 1 - shift) // g.sx + 1
+        taps.append((kz * g.dz - g.pz, ky * g.dy - g.py, shift, *reads, phase * c.line + pixel - c.least_shift))
     return np.array(taps, np.int64)
 
 
