@@ -26,7 +26,7 @@ from numba import carray, prange
 from numpy.typing import NDArray
 
 from tconv_bench import simd
-from tconv_bench.jit import kernel
+from tconv_bench.jit import kernel, threads
 from tconv_bench.problem import Problem
 from tconv_bench.simd import (
     as_pointer,
@@ -38,6 +38,8 @@ from tconv_bench.simd import (
     copy_strided,
     deinterleave,
     deinterleave_4,
+    prefetch_to_read,
+    take_number,
     total,
     transpose_rows,
 )
@@ -46,9 +48,10 @@ from tconv_bench.variants._launch import scratch
 from tconv_bench.variants._native import SIZES_AT
 
 TALL = simd.TALL
-AREA = 2**17  # elements of the columns that a step holds, in each order: 512 KiB of float32
+AREA = 2**18  # elements of the columns that a step holds, in each order: 1 MiB of float32
 LEAST_PIXELS, MOST_PIXELS = 512, 4096  # of a step
 DEPTH = 512  # products that a tile adds at once: its rows of weights stay in the first-level cache
+DEEP = 512  # products from which on two vectors are wide enough for a panel
 MIN_TASKS = 16  # of a step, so that threads finish together
 PACKED_TOGETHER = 4  # panels of pixels that a task copies
 SUMMED_TOGETHER = 2**14  # elements of grad_out, at least, that a task adds up for grad_bias
@@ -69,7 +72,8 @@ class Cut(NamedTuple):
     row_blocks: int  # of them, those of the same groups
     chunks: int  # steps of the same rows
     channel_panels: int
-    parts: int  # tasks that share a step's columns of the same channels
+    parts: int  # tasks that share a step's pixels for the same channels, and its rows
+    row_parts: int
     sums: int  # tasks that add up the same channel's bias
     summed: int  # elements of an image's channel that one of them adds
     least_shift: int  # of the pixels that taps read of an output row's phase, and how much further the last one reads
@@ -89,7 +93,7 @@ def _up(number: int, multiple: int) -> int:
 
 def _panel(length: int, depth: int, lanes: int) -> int:
     """Width of a panel: products of small depth stand side by side, so that one call computes several tiles."""
-    vectors = 2 if depth >= 128 else 4 if depth >= 64 else 8
+    vectors = 2 if depth >= DEEP else 4 if depth >= DEEP // 2 else 8
     return min(vectors, -(-length // lanes)) * lanes
 
 
@@ -99,22 +103,22 @@ def cut(problem: Problem) -> Cut:
     pixels, rows = problem.batch * problem.in_pixels, problem.c_out // problem.groups * problem.taps
     pixel_panel = _panel(pixels, rows, lanes)
     row_panel = _panel(rows, pixels, lanes)
-    whole = _up(rows, row_panel)
-    held = min(_up(pixels, pixel_panel), max(LEAST_PIXELS, min(MOST_PIXELS, AREA // whole)) // pixel_panel * pixel_panel)
+    whole, most = _up(rows, row_panel), MOST_PIXELS if problem.groups == 1 else LEAST_PIXELS
+    held = min(_up(pixels, pixel_panel), max(LEAST_PIXELS, min(most, AREA // whole)) // pixel_panel * pixel_panel)
     step_rows = rows if whole * held <= AREA else AREA // held // row_panel * row_panel
     row_blocks = -(-rows // step_rows)
     row_panels = -(-step_rows // row_panel)
     groups = 1 if row_blocks > 1 else max(1, min(problem.groups, AREA // (held * row_panels * row_panel)))
     channel_panels = -(-(problem.c_in // problem.groups) // TALL)
     panels = held // pixel_panel
-    parts = max(1, min(-(-MIN_TASKS // (groups * channel_panels)), max(panels, row_panels)))
+    wanted = -(-MIN_TASKS // (groups * channel_panels))
     sums = max(1, min(-(-MIN_TASKS // problem.c_out), problem.out_pixels // SUMMED_TOGETHER))
     g = problem.geometry
-    least, most = -g.px // g.sx, ((g.kx - 1) * g.dx - g.px) // g.sx
+    least, last = -g.px // g.sx, ((g.kx - 1) * g.dx - g.px) // g.sx
     return Cut(
         pixel_panel, row_panel, panels, step_rows, row_panels, groups, -(-problem.groups // groups) * row_blocks, row_blocks,
-        -(-pixels // held), channel_panels, parts, sums, -(-problem.out_pixels // sums),
-        least, most - least, pixel_panel + most - least,
+        -(-pixels // held), channel_panels, min(wanted, panels), min(wanted, row_panels), sums, -(-problem.out_pixels // sums),
+        least, last - least, pixel_panel + last - least,
     )  # fmt: skip
 
 
@@ -131,7 +135,7 @@ def _room(c: Cut) -> int:
 @kernel
 def _cut(tables):
     s = tables[SIZES_AT:ARRAYS_AT]
-    return Cut(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12], s[13], s[14], s[15])
+    return Cut(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12], s[13], s[14], s[15], s[16])
 
 
 @kernel
@@ -178,6 +182,8 @@ def _copy_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, count, lin
                 for i in range(same):
                     clear(room, target + i * c.pixel_panel, run)
             elif g.sx <= WOVEN:
+                for j in range(0, run * g.sx, 64 // room.itemsize):
+                    prefetch_to_read(grad_out, source + start + run * g.sx + j)
                 _take_apart(g.sx, grad_out, source + start, -start, g.ox - start, line, c.line, run + c.reach)
                 for i in range(same):
                     copy(line, taps[tap + i, 5], room, target + i * c.pixel_panel, run)
@@ -291,8 +297,16 @@ def _add_panel(
 ):  # fmt: skip
     """``_tiles`` on any number of columns, which jump as those of ``_move`` do."""
     lanes = simd.VECTOR_BYTES // room.itemsize
-    if columns % lanes == 0 and columns <= left:
-        _tiles(tile, height, columns, near, zeros, room, at, width, ask, asked, depth, adds, target, to, row_step)
+    if columns % lanes == 0 and (columns <= left or (left % lanes == 0 and run % lanes == 0)):
+        done = 0
+        while done < columns:
+            count = min(left, columns - done)
+            _tiles(
+                tile, height, count, near, zeros, room, at + done, width, ask, asked, depth, adds, target, to + done, row_step
+            )
+            done += count
+            to += jump
+            left = run
         return
     if adds:
         _move(edge, width, height, columns, target, to, row_step, left, run, jump, False)
@@ -301,12 +315,13 @@ def _add_panel(
 
 
 def _multiply_task(task, tables, grad_out, room):
-    """Up to TALL channels of both gradients: a share of a step's panels of pixels, and of its panels of rows."""
+    """Up to TALL channels of one gradient: a share of a step's panels of pixels, or of its panels of rows."""
     tables, room = carray(tables, GRAD_WEIGHT_AT + 1), carray(room, 1)
     g, c = _native.geometry(tables), _cut(tables)
     rest, channel_panel = divmod(task, c.channel_panels)
     rest, own_group = divmod(rest, c.groups)
-    step, part = divmod(rest, c.parts)
+    step, part = divmod(rest, c.parts + c.row_parts)
+    row_part = part - c.parts  # the first tasks of a step are shares of its pixels, the others of its rows
     chunk, block = divmod(step, c.blocks)
     group_block, row_block = divmod(block, c.row_blocks)
     group = group_block * c.groups + own_group
@@ -320,9 +335,12 @@ def _multiply_task(task, tables, grad_out, room):
     padded, held = c.row_panels * c.row_panel, c.panels * c.pixel_panel
     first_row, first_pixel = row_block * c.rows, chunk * held
     rows, pixels = min(c.rows, all_rows - first_row), min(held, g.n * image - first_pixel)
-    share, row_share = (c.panels + c.parts - 1) // c.parts, (c.row_panels + c.parts - 1) // c.parts
+    share, row_share = (c.panels + c.parts - 1) // c.parts, (c.row_panels + c.row_parts - 1) // c.row_parts
     first_panel, last_panel = part * share, min((part + 1) * share, (pixels + c.pixel_panel - 1) // c.pixel_panel)
-    first_row_panel, last_row_panel = part * row_share, min((part + 1) * row_share, (rows + c.row_panel - 1) // c.row_panel)
+    first_row_panel = max(0, row_part * row_share)
+    last_row_panel = min((row_part + 1) * row_share, (rows + c.row_panel - 1) // c.row_panel)
+    if row_part >= 0:
+        last_panel = first_panel
     near = np.empty(TALL * DEPTH, room.dtype)
     edge = np.empty(TALL * max(c.pixel_panel, c.row_panel), room.dtype)
     zeros = np.zeros(TALL, room.dtype)
@@ -387,27 +405,27 @@ def _sum_task(task, tables, grad_out, sums):
 
 
 @kernel(parallel=True)
-def _run_steps(codes, counts, alone, constant_tables, grad_out, x, weight, grad_x, grad_weight, sums, room):
-    """``codes`` and ``counts``: of adding up the bias, of copying, of multiplying; ``counts[3]`` steps of the latter two."""
+def _run_steps(codes, counts, threads, constant_tables, grad_out, x, weight, grad_x, grad_weight, sums, room):
+    """``codes`` and ``counts``: of adding up the bias, of copying, of multiplying; ``counts[3]`` steps of the latter two.
+
+    Threads take the next task when they are done with one: tasks of few channels are shorter.
+    """
     tables = constant_tables.copy()
     tables[X_AT], tables[WEIGHT_AT] = x.ctypes.data, weight.ctypes.data
     tables[GRAD_X_AT], tables[GRAD_WEIGHT_AT] = grad_x.ctypes.data, grad_weight.ctypes.data
-    if alone:
-        for task in range(counts[0]):
-            call_task(codes[0], task, tables, grad_out, sums)
-        for step in range(counts[3]):
-            for task in range(step * counts[1], (step + 1) * counts[1]):
-                call_task(codes[1], task, tables, grad_out, room)
-            for task in range(step * counts[2], (step + 1) * counts[2]):
-                call_task(codes[2], task, tables, grad_out, room)
-    else:
-        for task in prange(counts[0]):
-            call_task(codes[0], np.int64(task), tables, grad_out, sums)
-        for step in range(counts[3]):
-            for task in prange(counts[1]):
-                call_task(codes[1], np.int64(step * counts[1] + task), tables, grad_out, room)
-            for task in prange(counts[2]):
-                call_task(codes[2], np.int64(step * counts[2] + task), tables, grad_out, room)
+    taken = np.zeros(2 * counts[3] + 1, np.int64)
+    for launch in range(2 * counts[3] + 1):
+        kind, step = (0, 0) if launch == 0 else (1 + (launch - 1) % 2, (launch - 1) // 2)
+        target = sums if kind == 0 else room
+        if threads == 1:
+            for task in range(counts[kind]):
+                call_task(codes[kind], step * counts[kind] + task, tables, grad_out, target)
+        else:
+            for _ in prange(threads):
+                task = take_number(taken, launch)
+                while task < counts[kind]:
+                    call_task(codes[kind], step * counts[kind] + task, tables, grad_out, target)
+                    task = take_number(taken, launch)
 
 
 class _Ready(NamedTuple):
@@ -415,7 +433,7 @@ class _Ready(NamedTuple):
 
     codes: NDArray[np.int64]
     counts: NDArray[np.int64]
-    alone: bool
+    alone: bool  # no work for two threads
     tables: NDArray[np.int64]
     taps: NDArray[np.int64]  # ``tables`` holds its address
     sums: int
@@ -425,9 +443,11 @@ class _Ready(NamedTuple):
 @lru_cache(KNOWN)
 def _ready(problem: Problem) -> _Ready:
     c, g = cut(problem), problem.geometry
-    tasks = [
-        problem.c_out * c.sums, c.groups * c.row_panels * -(-c.panels // PACKED_TOGETHER), c.parts * c.groups * c.channel_panels
-    ]  # fmt: skip
+    tasks = (
+        problem.c_out * c.sums,
+        c.groups * c.row_panels * -(-c.panels // PACKED_TOGETHER),
+        (c.parts + c.row_parts) * c.groups * c.channel_panels,
+    )
     codes = [_native.code(task, problem.dtype).address for task in (_sum_task, _copy_task, _multiply_task)]
     taps = _taps(problem, c)
     tables = np.zeros(GRAD_WEIGHT_AT + 1, np.int64)
@@ -436,7 +456,7 @@ def _ready(problem: Problem) -> _Ready:
     tables[TILE_AT] = simd.native_sum_taps(problem.dtype).address
     cycles = 2 * problem.flops // (2 * simd.VECTOR_BYTES // problem.itemsize)
     return _Ready(
-        np.array(codes), np.array([*tasks, c.chunks * c.blocks]), cycles < ALONE_CYCLES, tables, taps, c.sums, _room(c)
+        np.array(codes), np.array((*tasks, c.chunks * c.blocks)), cycles < ALONE_CYCLES, tables, taps, c.sums, _room(c)
     )
 
 
@@ -462,8 +482,9 @@ def compute(
     ready = _ready(problem)
     grad_x, grad_weight = np.empty(problem.x_shape, x.dtype), np.empty(problem.weight_shape, x.dtype)
     sums = np.zeros((problem.c_out, ready.sums), x.dtype)
+    workers = 1 if ready.alone else threads()
     _run_steps(
-        ready.codes, ready.counts, ready.alone, ready.tables, grad_out.reshape(-1), x.reshape(-1), weight.reshape(-1),
+        ready.codes, ready.counts, workers, ready.tables, grad_out.reshape(-1), x.reshape(-1), weight.reshape(-1),
         grad_x.reshape(-1), grad_weight.reshape(-1), sums.reshape(-1), scratch(problem.dtype, ready.room),
     )  # fmt: skip
     return grad_x, grad_weight, sums[:, 0] if ready.sums == 1 else sums.sum(axis=1)

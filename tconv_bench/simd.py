@@ -518,6 +518,17 @@ def call_task(typingctx, address, task, tables, x, out):
 
 
 @intrinsic
+def take_number(typingctx, counters, index):
+    """``counters[index]``, which is one more from then on: no two threads get the same number."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [args[1]]), ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(counters, types.int64), codegen
+
+
+@intrinsic
 def as_pointer(typingctx, address):
     """An address as the untyped pointer that ``carray`` takes."""
 
