@@ -26,17 +26,32 @@ from numba import carray, prange
 from numpy.typing import NDArray
 
 from tconv_bench import simd
-from tconv_bench.jit import kernel
+from tconv_bench.jit import kernel, threads
 from tconv_bench.problem import Problem
-from tconv_bench.simd import as_pointer, call_sum_taps, call_task, copy_every, total, transpose_rows
+from tconv_bench.simd import (
+    as_pointer,
+    call_sum_taps,
+    call_task,
+    clear,
+    copy,
+    copy_rows,
+    copy_strided,
+    deinterleave,
+    deinterleave_4,
+    prefetch_to_read,
+    take_number,
+    total,
+    transpose_rows,
+)
 from tconv_bench.variants import _native
 from tconv_bench.variants._launch import scratch
 from tconv_bench.variants._native import SIZES_AT
 
 TALL = simd.TALL
-AREA = 2**17  # elements of the columns that a step holds, in each order: 512 KiB of float32
+AREA = 2**18  # elements of the columns that a step holds, in each order: 1 MiB of float32
 LEAST_PIXELS, MOST_PIXELS = 512, 4096  # of a step
 DEPTH = 512  # products that a tile adds at once: its rows of weights stay in the first-level cache
+DEEP = 512  # products from which on two vectors are wide enough for a panel
 MIN_TASKS = 16  # of a step, so that threads finish together
 PACKED_TOGETHER = 4  # panels of pixels that a task copies
 SUMMED_TOGETHER = 2**14  # elements of grad_out, at least, that a task adds up for grad_bias
@@ -57,14 +72,19 @@ class Cut(NamedTuple):
     row_blocks: int  # of them, those of the same groups
     chunks: int  # steps of the same rows
     channel_panels: int
-    parts: int  # tasks that share a step's columns of the same channels
+    parts: int  # tasks that share a step's pixels for the same channels, and its rows
+    row_parts: int
     sums: int  # tasks that add up the same channel's bias
     summed: int  # elements of an image's channel that one of them adds
+    least_shift: int  # of the pixels that taps read of an output row's phase, and how much further the last one reads
+    reach: int
+    line: int  # room for a phase of a panel's part of an output row
 
 
 ARRAYS_AT = SIZES_AT + len(Cut._fields)
 TAPS_AT, TILE_AT, X_AT, WEIGHT_AT, GRAD_X_AT, GRAD_WEIGHT_AT = range(ARRAYS_AT, ARRAYS_AT + 6)
-TAP_FIELDS = 5  # of a kernel position: shifts along z, y and x, the first and past the last input pixel of a row
+TAP_FIELDS = 6  # of a kernel position: shifts along z, y and x, the first and past the last input pixel, place in a line
+WOVEN = 4  # the largest stride whose phases are taken apart in registers
 
 
 def _up(number: int, multiple: int) -> int:
@@ -73,7 +93,7 @@ def _up(number: int, multiple: int) -> int:
 
 def _panel(length: int, depth: int, lanes: int) -> int:
     """Width of a panel: products of small depth stand side by side, so that one call computes several tiles."""
-    vectors = 2 if depth >= 128 else 4 if depth >= 64 else 8
+    vectors = 2 if depth >= DEEP else 4 if depth >= DEEP // 2 else 8
     return min(vectors, -(-length // lanes)) * lanes
 
 
@@ -83,18 +103,22 @@ def cut(problem: Problem) -> Cut:
     pixels, rows = problem.batch * problem.in_pixels, problem.c_out // problem.groups * problem.taps
     pixel_panel = _panel(pixels, rows, lanes)
     row_panel = _panel(rows, pixels, lanes)
-    held = min(_up(pixels, pixel_panel), _up(max(LEAST_PIXELS, min(MOST_PIXELS, AREA // rows)), pixel_panel))
-    step_rows = min(rows, max(row_panel, AREA // held // row_panel * row_panel))
+    whole, most = _up(rows, row_panel), MOST_PIXELS if problem.groups == 1 else LEAST_PIXELS
+    held = min(_up(pixels, pixel_panel), max(LEAST_PIXELS, min(most, AREA // whole)) // pixel_panel * pixel_panel)
+    step_rows = rows if whole * held <= AREA else AREA // held // row_panel * row_panel
     row_blocks = -(-rows // step_rows)
     row_panels = -(-step_rows // row_panel)
     groups = 1 if row_blocks > 1 else max(1, min(problem.groups, AREA // (held * row_panels * row_panel)))
     channel_panels = -(-(problem.c_in // problem.groups) // TALL)
     panels = held // pixel_panel
-    parts = max(1, min(-(-MIN_TASKS // (groups * channel_panels)), max(panels, row_panels)))
+    wanted = -(-MIN_TASKS // (groups * channel_panels))
     sums = max(1, min(-(-MIN_TASKS // problem.c_out), problem.out_pixels // SUMMED_TOGETHER))
+    g = problem.geometry
+    least, last = -g.px // g.sx, ((g.kx - 1) * g.dx - g.px) // g.sx
     return Cut(
         pixel_panel, row_panel, panels, step_rows, row_panels, groups, -(-problem.groups // groups) * row_blocks, row_blocks,
-        -(-pixels // held), channel_panels, parts, sums, -(-problem.out_pixels // sums),
+        -(-pixels // held), channel_panels, min(wanted, panels), min(wanted, row_panels), sums, -(-problem.out_pixels // sums),
+        least, last - least, pixel_panel + last - least,
     )  # fmt: skip
 
 
@@ -111,11 +135,31 @@ def _room(c: Cut) -> int:
 @kernel
 def _cut(tables):
     s = tables[SIZES_AT:ARRAYS_AT]
-    return Cut(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12])
+    return Cut(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12], s[13], s[14], s[15], s[16])
 
 
 @kernel
-def _copy_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, count, room, to):
+def _take_apart(stride, source, at, first, last, line, step, count):
+    """line[r*step + j] = source[at + stride*j + r], 0 outside ``first ... last - 1``; the stride is at most WOVEN."""
+    if stride == 4:
+        deinterleave_4(source, at, first, last, line, 0, step, count)
+    else:
+        deinterleave(stride, source, at, first, last, line, 0, step, count)
+
+
+@kernel
+def _copy_tap(g, tap, source, at, ix, count, room, to):
+    """One kernel position's pixels ``ix ... ix + count - 1`` of a row of ``source``, zero where there is none."""
+    first, last = min(max(ix, tap[3]), ix + count), min(tap[4], ix + count)
+    if last <= first:
+        first = last = ix + count
+    clear(room, to, first - ix)
+    copy_strided(source, at + first * g.sx + tap[2], g.sx, room, to + first - ix, last - first)
+    clear(room, to + last - ix, ix + count - last)
+
+
+@kernel
+def _copy_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, count, line, room, to):
     """Columns ``pixel ... pixel + count - 1`` of some rows of a group; ``room[to + row*pixel_panel + j]``."""
     kernel_taps = g.kz * g.ky * g.kx
     c_out, plane = g.c_out // g.groups, g.oz * g.oy * g.ox
@@ -127,20 +171,28 @@ def _copy_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, count, roo
         run = min(g.ix - ix, count - done)
         o, tap = divmod(first_row, kernel_taps)
         at = (n * g.c_out + group * c_out + o) * plane
-        for row in range(rows):
+        start = (ix + c.least_shift) * g.sx
+        row, kx = 0, tap % g.kx
+        while row < rows:
+            same = min(g.kx - kx, rows - row)
             target = to + row * c.pixel_panel + done
-            oz, oy, shift = iz * g.sz + taps[tap, 0], iy * g.sy + taps[tap, 1], taps[tap, 2]
-            first, last = min(max(ix, taps[tap, 3]), ix + run), min(taps[tap, 4], ix + run)
-            if oz < 0 or oz >= g.oz or oy < 0 or oy >= g.oy or last <= first:
-                first = last = ix + run
-            for j in range(first - ix):
-                room[target + j] = 0
-            if last > first:
-                source = at + (oz * g.oy + oy) * g.ox + first * g.sx + shift
-                copy_every(g.sx, grad_out, source, room, target + first - ix, last - first)
-            for j in range(last - ix, run):
-                room[target + j] = 0
-            tap += 1
+            oz, oy = iz * g.sz + taps[tap, 0], iy * g.sy + taps[tap, 1]
+            source = at + (oz * g.oy + oy) * g.ox
+            if oz < 0 or oz >= g.oz or oy < 0 or oy >= g.oy:
+                for i in range(same):
+                    clear(room, target + i * c.pixel_panel, run)
+            elif g.sx <= WOVEN:
+                for j in range(0, run * g.sx, 64 // room.itemsize):
+                    prefetch_to_read(grad_out, source + start + run * g.sx + j)
+                _take_apart(g.sx, grad_out, source + start, -start, g.ox - start, line, c.line, run + c.reach)
+                for i in range(same):
+                    copy(line, taps[tap + i, 5], room, target + i * c.pixel_panel, run)
+            else:
+                for i in range(same):
+                    _copy_tap(g, taps[tap + i], grad_out, source, ix, run, room, target + i * c.pixel_panel)
+            row += same
+            kx = 0
+            tap += same
             if tap == kernel_taps:
                 tap = 0
                 at += plane
@@ -167,6 +219,7 @@ def _copy_task(task, tables, grad_out, room):
     pixels = g.n * g.iz * g.iy * g.ix
     grad_out, room = carray(grad_out, 1), carray(room, 1)
     taps = carray(as_pointer(tables[TAPS_AT]), (kernel_taps, TAP_FIELDS), dtype=np.int64)
+    line = np.empty(g.sx * c.line if g.sx <= WOVEN else 0, room.dtype)
     padded, held = c.row_panels * c.row_panel, c.panels * c.pixel_panel
     turned = c.groups * padded * held
     for panel in range(part * PACKED_TOGETHER, min(c.panels, (part + 1) * PACKED_TOGETHER)):
@@ -174,7 +227,7 @@ def _copy_task(task, tables, grad_out, room):
         if pixel >= pixels:
             return
         to = ((own_group * c.panels + panel) * padded + row_panel * c.row_panel) * c.pixel_panel
-        _copy_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, min(c.pixel_panel, pixels - pixel), room, to)
+        _copy_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, min(c.pixel_panel, pixels - pixel), line, room, to)
         onto = turned + ((own_group * c.row_panels + row_panel) * held + panel * c.pixel_panel) * c.row_panel
         transpose_rows(room, to, c.pixel_panel, rows, c.pixel_panel, room, onto, c.row_panel)
 
@@ -192,18 +245,35 @@ def _height(left):
 
 
 @kernel
-def _tiles(tile, height, columns, near, zeros, room, at, step, offsets, depth, adds, target, to, row_step):
-    """target[to + i*row_step + j] = (itself if ``adds``) + near[k, i] @ room[at + k*step + j] for whole vectors of columns."""
+def _tiles(tile, height, columns, near, zeros, room, at, step, ask, asked, depth, adds, target, to, row_step):
+    """target[to + i*row_step + j] = (itself if ``adds``) + near[k, i] @ room[at + k*step + j] for whole vectors of columns.
+
+    ``ask``: a tile's offsets, which are none, and from 2 on pairs of lines to ask for, as many as ``asked``.
+    """
     lanes = simd.VECTOR_BYTES // room.itemsize
     vectors = (columns + lanes - 1) // lanes
     pairs = vectors // 2
     if pairs > 0:
-        call_sum_taps(tile, height, 2, pairs, lanes, near, 0, height, room, at, step, offsets, 0, 1, depth, adds, zeros, 0,
-                      target, to, row_step, offsets, 1, 1)  # fmt: skip
+        call_sum_taps(tile, height, 2, pairs, lanes, near, 0, height, room, at, step, ask, 0, 1, depth, adds, zeros, 0,
+                      target, to, row_step, ask, 1, asked)  # fmt: skip
     if vectors % 2:
         done = pairs * 2 * lanes
-        call_sum_taps(tile, height, 1, 1, lanes, near, 0, height, room, at + done, step, offsets, 0, 1, depth, adds, zeros, 0,
-                      target, to + done, row_step, offsets, 1, 1)  # fmt: skip
+        call_sum_taps(tile, height, 1, 1, lanes, near, 0, height, room, at + done, step, ask, 0, 1, depth, adds, zeros, 0,
+                      target, to + done, row_step, ask, 1, asked)  # fmt: skip
+
+
+@kernel
+def _list_lines(ask, target, to, row_step, height, columns):
+    """List the cache lines of the sums that come next; returns how many pairs there are to ask for."""
+    line = 64 // target.itemsize
+    pair = 1
+    for i in range(height):
+        address = target.ctypes.data + (to + i * row_step) * target.itemsize
+        for _ in range(0, columns, line):
+            ask[2 * pair] = ask[2 * pair + 1] = address
+            address += 64
+            pair += 1
+    return pair - 1
 
 
 @kernel
@@ -212,13 +282,10 @@ def _move(edge, width, height, columns, array, at, row_step, left, run, jump, st
     done = 0
     while done < columns:
         count = min(left, columns - done)
-        for i in range(height):
-            here, there = i * width + done, at + i * row_step
-            for j in range(count):
-                if stores:
-                    array[there + j] = edge[here + j]
-                else:
-                    edge[here + j] = array[there + j]
+        if stores:
+            copy_rows(edge, done, width, array, at, row_step, count, height)
+        else:
+            copy_rows(array, at, row_step, edge, done, width, count, height)
         at += count + jump
         done += count
         left = run
@@ -226,26 +293,35 @@ def _move(edge, width, height, columns, array, at, row_step, left, run, jump, st
 
 @kernel
 def _add_panel(
-    tile, height, columns, near, zeros, room, at, width, offsets, depth, adds, target, to, row_step, left, run, jump, edge
+    tile, height, columns, near, zeros, room, at, width, ask, asked, depth, adds, target, to, row_step, left, run, jump, edge
 ):  # fmt: skip
     """``_tiles`` on any number of columns, which jump as those of ``_move`` do."""
     lanes = simd.VECTOR_BYTES // room.itemsize
-    if columns % lanes == 0 and columns <= left:
-        _tiles(tile, height, columns, near, zeros, room, at, width, offsets, depth, adds, target, to, row_step)
+    if columns % lanes == 0 and (columns <= left or (left % lanes == 0 and run % lanes == 0)):
+        done = 0
+        while done < columns:
+            count = min(left, columns - done)
+            _tiles(
+                tile, height, count, near, zeros, room, at + done, width, ask, asked, depth, adds, target, to + done, row_step
+            )
+            done += count
+            to += jump
+            left = run
         return
     if adds:
         _move(edge, width, height, columns, target, to, row_step, left, run, jump, False)
-    _tiles(tile, height, columns, near, zeros, room, at, width, offsets, depth, adds, edge, 0, width)
+    _tiles(tile, height, columns, near, zeros, room, at, width, ask, asked, depth, adds, edge, 0, width)
     _move(edge, width, height, columns, target, to, row_step, left, run, jump, True)
 
 
 def _multiply_task(task, tables, grad_out, room):
-    """Up to TALL channels of both gradients: a share of a step's panels of pixels, and of its panels of rows."""
+    """Up to TALL channels of one gradient: a share of a step's panels of pixels, or of its panels of rows."""
     tables, room = carray(tables, GRAD_WEIGHT_AT + 1), carray(room, 1)
     g, c = _native.geometry(tables), _cut(tables)
     rest, channel_panel = divmod(task, c.channel_panels)
     rest, own_group = divmod(rest, c.groups)
-    step, part = divmod(rest, c.parts)
+    step, part = divmod(rest, c.parts + c.row_parts)
+    row_part = part - c.parts  # the first tasks of a step are shares of its pixels, the others of its rows
     chunk, block = divmod(step, c.blocks)
     group_block, row_block = divmod(block, c.row_blocks)
     group = group_block * c.groups + own_group
@@ -259,14 +335,17 @@ def _multiply_task(task, tables, grad_out, room):
     padded, held = c.row_panels * c.row_panel, c.panels * c.pixel_panel
     first_row, first_pixel = row_block * c.rows, chunk * held
     rows, pixels = min(c.rows, all_rows - first_row), min(held, g.n * image - first_pixel)
-    share, row_share = (c.panels + c.parts - 1) // c.parts, (c.row_panels + c.parts - 1) // c.parts
+    share, row_share = (c.panels + c.parts - 1) // c.parts, (c.row_panels + c.row_parts - 1) // c.row_parts
     first_panel, last_panel = part * share, min((part + 1) * share, (pixels + c.pixel_panel - 1) // c.pixel_panel)
-    first_row_panel, last_row_panel = part * row_share, min((part + 1) * row_share, (rows + c.row_panel - 1) // c.row_panel)
+    first_row_panel = max(0, row_part * row_share)
+    last_row_panel = min((row_part + 1) * row_share, (rows + c.row_panel - 1) // c.row_panel)
+    if row_part >= 0:
+        last_panel = first_panel
     near = np.empty(TALL * DEPTH, room.dtype)
     edge = np.empty(TALL * max(c.pixel_panel, c.row_panel), room.dtype)
     zeros = np.zeros(TALL, room.dtype)
-    offsets = np.zeros(4, np.int64)  # no offsets; and, from 2 on, lines that a tile may ask for
-    offsets[2] = offsets[3] = offsets.ctypes.data
+    ask = np.zeros(4 + TALL * (max(c.pixel_panel, c.row_panel) * room.itemsize // 64 + 1) * 2, np.int64)
+    ask[2] = ask[3] = ask.ctypes.data
     channel = channel_panel * TALL
     end = min(c_in, channel + TALL)
     while channel < end:
@@ -279,8 +358,12 @@ def _multiply_task(task, tables, grad_out, room):
                 pixel = panel * c.pixel_panel
                 at = ((own_group * c.panels + panel) * padded + k) * c.pixel_panel
                 n, q = divmod(first_pixel + pixel, image)
+                asked = 1
+                if panel + 1 < last_panel:
+                    after_n, after_q = divmod(first_pixel + pixel + c.pixel_panel, image)
+                    asked = _list_lines(ask, grad_x, (after_n * g.c_in + own) * image + after_q, image, height, c.pixel_panel)
                 _add_panel(
-                    tile, height, min(c.pixel_panel, pixels - pixel), near, zeros, room, at, c.pixel_panel, offsets, depth,
+                    tile, height, min(c.pixel_panel, pixels - pixel), near, zeros, room, at, c.pixel_panel, ask, asked, depth,
                     row_block > 0 or k > 0, grad_x, (n * g.c_in + own) * image + q, image, image - q, image,
                     (g.c_in - 1) * image, edge,
                 )  # fmt: skip
@@ -295,9 +378,13 @@ def _multiply_task(task, tables, grad_out, room):
             for panel in range(first_row_panel, last_row_panel):
                 columns = min(c.row_panel, rows - panel * c.row_panel)
                 at = c.groups * padded * held + ((own_group * c.row_panels + panel) * held + k) * c.row_panel
+                to = own * all_rows + first_row + panel * c.row_panel
+                asked = 1
+                if panel + 1 < last_row_panel:
+                    asked = _list_lines(ask, grad_weight, to + c.row_panel, all_rows, height, c.row_panel)
                 _add_panel(
-                    tile, height, columns, near, zeros, room, at, c.row_panel, offsets, depth, chunk > 0 or k > 0,
-                    grad_weight, own * all_rows + first_row + panel * c.row_panel, all_rows, columns, columns, 0, edge,
+                    tile, height, columns, near, zeros, room, at, c.row_panel, ask, asked, depth, chunk > 0 or k > 0,
+                    grad_weight, to, all_rows, columns, columns, 0, edge,
                 )  # fmt: skip
         channel += height
 
@@ -318,27 +405,27 @@ def _sum_task(task, tables, grad_out, sums):
 
 
 @kernel(parallel=True)
-def _run_steps(codes, counts, alone, constant_tables, grad_out, x, weight, grad_x, grad_weight, sums, room):
-    """``codes`` and ``counts``: of adding up the bias, of copying, of multiplying; ``counts[3]`` steps of the latter two."""
+def _run_steps(codes, counts, threads, constant_tables, grad_out, x, weight, grad_x, grad_weight, sums, room):
+    """``codes`` and ``counts``: of adding up the bias, of copying, of multiplying; ``counts[3]`` steps of the latter two.
+
+    Threads take the next task when they are done with one: tasks of few channels are shorter.
+    """
     tables = constant_tables.copy()
     tables[X_AT], tables[WEIGHT_AT] = x.ctypes.data, weight.ctypes.data
     tables[GRAD_X_AT], tables[GRAD_WEIGHT_AT] = grad_x.ctypes.data, grad_weight.ctypes.data
-    if alone:
-        for task in range(counts[0]):
-            call_task(codes[0], task, tables, grad_out, sums)
-        for step in range(counts[3]):
-            for task in range(step * counts[1], (step + 1) * counts[1]):
-                call_task(codes[1], task, tables, grad_out, room)
-            for task in range(step * counts[2], (step + 1) * counts[2]):
-                call_task(codes[2], task, tables, grad_out, room)
-    else:
-        for task in prange(counts[0]):
-            call_task(codes[0], np.int64(task), tables, grad_out, sums)
-        for step in range(counts[3]):
-            for task in prange(counts[1]):
-                call_task(codes[1], np.int64(step * counts[1] + task), tables, grad_out, room)
-            for task in prange(counts[2]):
-                call_task(codes[2], np.int64(step * counts[2] + task), tables, grad_out, room)
+    taken = np.zeros(2 * counts[3] + 1, np.int64)
+    for launch in range(2 * counts[3] + 1):
+        kind, step = (0, 0) if launch == 0 else (1 + (launch - 1) % 2, (launch - 1) // 2)
+        target = sums if kind == 0 else room
+        if threads == 1:
+            for task in range(counts[kind]):
+                call_task(codes[kind], step * counts[kind] + task, tables, grad_out, target)
+        else:
+            for _ in prange(threads):
+                task = take_number(taken, launch)
+                while task < counts[kind]:
+                    call_task(codes[kind], step * counts[kind] + task, tables, grad_out, target)
+                    task = take_number(taken, launch)
 
 
 class _Ready(NamedTuple):
@@ -346,7 +433,7 @@ class _Ready(NamedTuple):
 
     codes: NDArray[np.int64]
     counts: NDArray[np.int64]
-    alone: bool
+    alone: bool  # no work for two threads
     tables: NDArray[np.int64]
     taps: NDArray[np.int64]  # ``tables`` holds its address
     sums: int
@@ -356,28 +443,32 @@ class _Ready(NamedTuple):
 @lru_cache(KNOWN)
 def _ready(problem: Problem) -> _Ready:
     c, g = cut(problem), problem.geometry
-    tasks = [
-        problem.c_out * c.sums, c.groups * c.row_panels * -(-c.panels // PACKED_TOGETHER), c.parts * c.groups * c.channel_panels
-    ]  # fmt: skip
+    tasks = (
+        problem.c_out * c.sums,
+        c.groups * c.row_panels * -(-c.panels // PACKED_TOGETHER),
+        (c.parts + c.row_parts) * c.groups * c.channel_panels,
+    )
     codes = [_native.code(task, problem.dtype).address for task in (_sum_task, _copy_task, _multiply_task)]
-    taps = _taps(problem)
+    taps = _taps(problem, c)
     tables = np.zeros(GRAD_WEIGHT_AT + 1, np.int64)
     tables[_native.FIRST_FREE : ARRAYS_AT] = *g, *c
     tables[TAPS_AT] = taps.ctypes.data
     tables[TILE_AT] = simd.native_sum_taps(problem.dtype).address
     cycles = 2 * problem.flops // (2 * simd.VECTOR_BYTES // problem.itemsize)
     return _Ready(
-        np.array(codes), np.array([*tasks, c.chunks * c.blocks]), cycles < ALONE_CYCLES, tables, taps, c.sums, _room(c)
+        np.array(codes), np.array((*tasks, c.chunks * c.blocks)), cycles < ALONE_CYCLES, tables, taps, c.sums, _room(c)
     )
 
 
-def _taps(problem: Problem) -> NDArray[np.int64]:
+def _taps(problem: Problem, c: Cut) -> NDArray[np.int64]:
     """Of each kernel position what TAP_FIELDS says."""
     g = problem.geometry
     taps = []
     for kz, ky, kx in product(range(g.kz), range(g.ky), range(g.kx)):
         shift = kx * g.dx - g.px
-        taps.append((kz * g.dz - g.pz, ky * g.dy - g.py, shift, max(0, -(shift // g.sx)), (g.ox - 1 - shift) // g.sx + 1))
+        pixel, phase = divmod(shift, g.sx)
+        reads = max(0, -pixel), (g.ox - 1 - shift) // g.sx + 1
+        taps.append((kz * g.dz - g.pz, ky * g.dy - g.py, shift, *reads, phase * c.line + pixel - c.least_shift))
     return np.array(taps, np.int64)
 
 
@@ -391,8 +482,9 @@ def compute(
     ready = _ready(problem)
     grad_x, grad_weight = np.empty(problem.x_shape, x.dtype), np.empty(problem.weight_shape, x.dtype)
     sums = np.zeros((problem.c_out, ready.sums), x.dtype)
+    workers = 1 if ready.alone else threads()
     _run_steps(
-        ready.codes, ready.counts, ready.alone, ready.tables, grad_out.reshape(-1), x.reshape(-1), weight.reshape(-1),
+        ready.codes, ready.counts, workers, ready.tables, grad_out.reshape(-1), x.reshape(-1), weight.reshape(-1),
         grad_x.reshape(-1), grad_weight.reshape(-1), sums.reshape(-1), scratch(problem.dtype, ready.room),
     )  # fmt: skip
     return grad_x, grad_weight, sums[:, 0] if ready.sums == 1 else sums.sum(axis=1)

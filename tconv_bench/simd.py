@@ -518,6 +518,17 @@ def call_task(typingctx, address, task, tables, x, out):
 
 
 @intrinsic
+def take_number(typingctx, counters, index):
+    """``counters[index]``, which is one more from then on: no two threads get the same number."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [args[1]]), ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(counters, types.int64), codegen
+
+
+@intrinsic
 def as_pointer(typingctx, address):
     """An address as the untyped pointer that ``carray`` takes."""
 
@@ -656,8 +667,8 @@ def interleave(stride, source, at, step, out, to, count):
                 out[to + stride * j + r] = source[at + r * step + j]
 
 
-def _deinterleave(stride: int, phases: int):
-    """Intrinsic: out[to + r*step + j] = source[at + stride*j + r], j < count, r < phases; 0 outside ``first ... last - 1``."""
+def _deinterleave(stride: int):
+    """Intrinsic: out[to + r*step + j] = source[at + stride*j + r], j < count, r < stride; 0 outside ``first ... last - 1``."""
 
     def codegen(context, builder, signature, args):
         _, at, first, last, _, to, step, count = args
@@ -687,7 +698,7 @@ def _deinterleave(stride: int, phases: int):
             place = memory.address(source, builder.add(builder.add(at, element_at), constant(v * lanes)))
             loaded.append(memory.load(place, mask))
         left = _below(builder, lanes, builder.sub(count, j))
-        for r in range(phases):
+        for r in range(stride):
             total = loaded[0]
             for v in range(1, stride):
                 # lanes of this phase that lie in vectors before v, then in v
@@ -712,12 +723,10 @@ def _deinterleave(stride: int, phases: int):
     return intrinsic(typing)
 
 
-_deinterleave_1 = _deinterleave(1, 1)
-_deinterleave_2 = _deinterleave(2, 2)
-_deinterleave_3 = _deinterleave(3, 3)
-_every_2 = _deinterleave(2, 1)
-_every_3 = _deinterleave(3, 1)
-_every_4 = _deinterleave(4, 1)
+_deinterleave_1 = _deinterleave(1)
+_deinterleave_2 = _deinterleave(2)
+_deinterleave_3 = _deinterleave(3)
+deinterleave_4 = _deinterleave(4)  # apart from the others, so that nobody compiles it who has no use for it
 
 
 @njit(nogil=True)
@@ -732,21 +741,6 @@ def deinterleave(stride, source, at, first, last, out, to, step, count):
         _deinterleave_2(source, at, first, last, out, to, step, count)
     else:
         _deinterleave_1(source, at, first, last, out, to, step, count)
-
-
-@njit(nogil=True)
-def copy_every(stride, source, at, out, to, count):
-    """out[to + j] = source[at + stride*j] for j < count; nothing else is read or written."""
-    if stride == 1:
-        _interleave_1(source, at, 0, out, to, count)
-    elif stride == 2:
-        _every_2(source, at, 0, 2 * count - 1, out, to, 0, count)
-    elif stride == 3:
-        _every_3(source, at, 0, 3 * count - 2, out, to, 0, count)
-    elif stride == 4:
-        _every_4(source, at, 0, 4 * count - 3, out, to, 0, count)
-    else:
-        copy_strided(source, at, stride, out, to, count)
 
 
 def _transposed(builder, values):
