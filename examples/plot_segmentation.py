@@ -103,7 +103,7 @@ class Segmenter:
     """Four convolutions, four transposed convolutions, the sums of equal resolutions, ReLU after each but the last."""
 
     def __init__(self, rng):
-        # He et al. 2015: variance 2 / terms keeps that of ReLU's outputs; a transposed sum has 2 x 2 x C_in terms, and meets a skip.
+        # He et al. 2015: a variance of 2 / terms keeps that of ReLU's outputs; transposed sums have 4 C_in terms and a skip.
         self.down = [
             Conv(normal(rng, (c_out, c_in, 4, 4), (2 / (16 * c_in)) ** 0.5), np.zeros(c_out, np.float32), **HALF)
             for c_in, c_out in pairwise(DOWN)

@@ -42,7 +42,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         finally:
             plt.close("all")
             plt.switch_backend(before)
-        assert Image.open(figure).width == style.PIXELS
+        with Image.open(figure) as image:
+            assert image.width == style.PIXELS
         assert figure.stat().st_size < 200e3
         return names
 
