@@ -210,6 +210,13 @@ def kernel_mosaic(weight, pairs):
     return np.block([list(tiles[row : row + 4]) for row in range(0, 16, 4)])[:-1, :-1]
 
 
+def likeness(weight):
+    """The correlation of horizontally and vertically neighbouring taps, over all kernels of a layer."""
+    pairs = [(weight[..., :-1], weight[..., 1:]), (weight[..., :-1, :], weight[..., 1:, :])]
+    one, other = (np.concatenate([side.ravel() for side in sides]) for sides in zip(*pairs))
+    return float(np.corrcoef(one, other)[0, 1])
+
+
 def bare(axes):
     """Neither ticks nor frame."""
     axes.set(xticks=[], yticks=[])
@@ -257,6 +264,7 @@ def draw_kernels(part):
         reach = np.abs(after.reshape(-1, 4, 4)[pairs]).max()
         for axes, weight in zip(grid[:, column], (before, after)):
             axes.imshow(kernel_mosaic(weight, pairs), cmap="RdBu", vmin=-reach, vmax=reach, interpolation="nearest")
+            axes.set_xlabel(f"likeness of neighbours {likeness(weight):.2f}", fontsize=style.SMALL)
             bare(axes)
         size = SIZE >> (len(model.up) - column)
         grid[0, column].set_title(f"{size} {arrow} {2 * size} pixels\n{UP[column]} {arrow} {UP[column + 1]} channels")
@@ -266,7 +274,7 @@ def draw_kernels(part):
 
 @style.styled
 def draw_figure():
-    heights = [3.2, 1.7, 4.2]
+    heights = [3.2, 1.7, 4.5]
     figure = style.sheet(
         sum(heights),
         "Every pixel gets a label",

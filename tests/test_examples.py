@@ -125,7 +125,7 @@ def test_learned_upsampling(run):
 @pytest.mark.slow
 def test_a_learned_kernel_beats_bicubic(run):
     results = run("learned_upsampling")["results"]
-    for scale, kernel_gain, network_gain in ((2, 0.25, 0.4), (4, 0.18, 0.35)):
+    for scale, kernel_gain, network_gain in ((2, 0.2, 0.5), (4, 0.15, 0.4)):
         small, large = (f"{times * scale}x{times * scale} kernel" for times in (2, 4))
         bicubic = results[scale, "bicubic"]
         for start in ("random", "bilinear"):
@@ -182,6 +182,9 @@ def test_segmentation(run):
 @pytest.mark.slow
 def test_segmentation_reaches_its_accuracy(run):
     names = run("segmentation")
-    assert names["accuracy"] > 0.945
-    assert names["overlaps"].mean() > 0.72
-    assert names["overlaps"].min() > 0.55
+    assert names["accuracy"] > 0.95
+    assert names["overlaps"].mean() > 0.77
+    assert names["overlaps"].min() > 0.6
+    for layer, before in zip(names["model"].up, names["kernels_before"]):
+        assert abs(names["likeness"](before)) < 0.1
+        assert names["likeness"](layer.parameters[0]) > 0.2
