@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from tconv_bench import conv2d, conv_transpose2d, upsample
-from tconv_bench.plots import style
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -43,7 +42,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
             plt.close("all")
             plt.switch_backend(before)
         with Image.open(figure) as image:
-            assert image.width == style.PIXELS
+            assert image.width == 1440
         assert figure.stat().st_size < 200e3
         return names
 
