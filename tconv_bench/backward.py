@@ -5,11 +5,11 @@ With the columns ``cols[(o, k), (n, i)] = grad_out[n, o, i*stride + k*dilation -
     grad_x[c, (n, i)]      = weight[c, (o, k)] @ cols
     grad_weight[c, (o, k)] = x[c, (n, i)] @ cols.T
 
-``weight``, ``x`` and both results are read and written where they lie. A task has some pixels of ``grad_x``, or some rows (o, k)
-of ``grad_weight``: it copies a block of the columns at a time, in panels of some vectors that its core's second-level cache
-holds, and multiplies the weights or the input of ``simd.TALL`` channels after another with them. No task waits for or reads what
-another one wrote: on two cores without a common cache, columns that they shared took up to twice the time. Where rows are few,
-tasks also share the pixels of ``grad_weight``, and their sums are added in order. The cut into tasks depends on the problem
+``weight``, ``x`` and both results are read and written where they lie. A task has some pixels of ``grad_x``, or some rows
+(o, k) of ``grad_weight``: it copies a block of the columns at a time, in panels of some vectors that its core's second-level
+cache holds, and multiplies the weights or the input of ``simd.TALL`` channels after another with them. No task waits for or
+reads what another one wrote: on two cores without a common cache, columns that they shared took up to twice the time. Where rows are few,
+tasks share the pixels of ``grad_weight`` too, and their sums are added in order. The cut into tasks depends on the problem
 alone, so that results depend neither on the threads nor on the run.
 
 Cost: twice the forward call's products, and ``taps / stride**d`` times ``grad_out`` copied twice.
@@ -55,7 +55,9 @@ TALL = simd.TALL
 AREA = 2**17  # elements of the columns that a task holds: 512 KiB of float32, half of a second-level cache
 DEPTH = 512  # products that a tile adds at once: its rows of weights stay in the first-level cache
 DEEP = 512  # products from which on two vectors are wide enough for a panel
+TOGETHER = 32  # rows that are copied for all pixels of a task before the next ones: planes apart by a power of two collide
 MIN_TASKS = 16  # of each gradient, so that threads finish together
+MIN_PARTS = 4  # of grad_x: tasks that share pixels each copy the same columns
 LEAST = 128  # pixels or rows that a task has at least where there are enough
 SHARED = 2**20  # elements that the shares of grad_weight's sums may take
 SUMMED_TOGETHER = 2**14  # elements of grad_out, at least, that a task adds up for grad_bias
@@ -116,7 +118,7 @@ def cut(problem: Problem) -> Cut:
     x_rows, w_pixels = min(rows, DEPTH), min(pixels, DEPTH)
     x_pixels, w_rows = _share(pixels, x_rows, wanted, pixel_panel), _share(rows, w_pixels, wanted, row_panel)
     x_chunks, w_blocks = -(-pixels // x_pixels), -(-rows // w_rows)
-    x_channels = _up(-(-c_in // max(1, min(-(-wanted // x_chunks), c_in // (2 * TALL)))), TALL)
+    x_channels = _up(-(-c_in // max(1, min(MIN_PARTS // (problem.groups * x_chunks), c_in // (4 * TALL)))), TALL)
     most = min(pixels // LEAST, SHARED // (c_in * rows * problem.groups))
     w_share = _up(-(-pixels // max(1, min(-(-wanted // w_blocks), most))), DEPTH if pixels > DEPTH * wanted else 1)
     sums = max(1, min(-(-MIN_TASKS // problem.c_out), problem.out_pixels // SUMMED_TOGETHER))
@@ -169,20 +171,39 @@ def _copy_tap(g, tap, source, at, ix, count, room, to):
 
 
 @kernel
+def _copy_lone_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, count, room, to):
+    """``_copy_pixels`` of images of one pixel: a row reads the same place of every image."""
+    kernel_taps, plane = g.kz * g.ky * g.kx, g.oz * g.oy * g.ox
+    for row in range(rows):
+        o, tap = divmod(first_row + row, kernel_taps)
+        oz, oy, ox = taps[tap, 0], taps[tap, 1], taps[tap, 2]
+        if 0 <= oz < g.oz and 0 <= oy < g.oy and 0 <= ox < g.ox:
+            at = (pixel * g.c_out + group * (g.c_out // g.groups) + o) * plane + (oz * g.oy + oy) * g.ox + ox
+            copy_strided(grad_out, at, g.c_out * plane, room, to + row * c.pixel_panel, count)
+        else:
+            clear(room, to + row * c.pixel_panel, count)
+
+
+@kernel
 def _copy_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, count, line, room, to):
     """Columns ``pixel ... pixel + count - 1`` of some rows of a group; ``room[to + row*pixel_panel + j]``."""
     kernel_taps = g.kz * g.ky * g.kx
     c_out, plane = g.c_out // g.groups, g.oz * g.oy * g.ox
+    if g.iz * g.iy * g.ix == 1:
+        _copy_lone_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, count, room, to)
+        return
+    rest, ix = divmod(pixel, g.ix)
+    rest, iy = divmod(rest, g.iy)
+    n, iz = divmod(rest, g.iz)
+    first_o, first_tap = divmod(first_row, kernel_taps)
+    first_kx = first_tap % g.kx
     done = 0
     while done < count:
-        rest, ix = divmod(pixel + done, g.ix)
-        rest, iy = divmod(rest, g.iy)
-        n, iz = divmod(rest, g.iz)
         run = min(g.ix - ix, count - done)
-        o, tap = divmod(first_row, kernel_taps)
-        at = (n * g.c_out + group * c_out + o) * plane
+        tap = first_tap
+        at = (n * g.c_out + group * c_out + first_o) * plane
         start = (ix + c.least_shift) * g.sx
-        row, kx = 0, tap % g.kx
+        row, kx = 0, first_kx
         while row < rows:
             same = min(g.kx - kx, rows - row)
             target = to + row * c.pixel_panel + done
@@ -207,6 +228,14 @@ def _copy_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, count, lin
                 tap = 0
                 at += plane
         done += run
+        ix = 0
+        iy += 1
+        if iy == g.iy:
+            iy = 0
+            iz += 1
+            if iz == g.iz:
+                iz = 0
+                n += 1
 
 
 @kernel
@@ -303,7 +332,7 @@ def _input_task(task, tables, grad_out, room):
     """Some pixels of grad_x, of some channels."""
     tables, grad_out, room = carray(tables, GRAD_WEIGHT_AT + 1), carray(grad_out, 1), carray(room, 1)
     g, c = _native.geometry(tables), _cut(tables)
-    rest, part = divmod(task, c.x_parts)
+    rest, channels = divmod(task, c.x_parts)
     group, chunk = divmod(rest, c.x_chunks)
     weight, grad_x = _native.array_at(tables, WEIGHT_AT, room), _native.array_at(tables, GRAD_X_AT, room)
     kernel_taps = g.kz * g.ky * g.kx
@@ -311,16 +340,20 @@ def _input_task(task, tables, grad_out, room):
     image, c_in, all_rows = g.iz * g.iy * g.ix, g.c_in // g.groups, g.c_out // g.groups * kernel_taps
     first = chunk * c.x_pixels
     pixels = min(c.x_pixels, g.n * image - first)
-    near, zeros = np.empty(TALL * c.x_rows, room.dtype), np.zeros(TALL, room.dtype)
+    near, zeros = np.empty(TALL * c.x_rows + simd.VECTOR_BYTES, room.dtype), np.zeros(TALL, room.dtype)
     edge = np.empty(TALL * c.pixel_panel, room.dtype)
     line = np.empty(g.sx * c.line if g.sx <= WOVEN else 0, room.dtype)
     ask = _no_lines(c, room.itemsize)
     for row in range(0, all_rows, c.x_rows):
         rows = min(c.x_rows, all_rows - row)
-        for pixel in range(0, pixels, c.pixel_panel):
-            count = min(c.pixel_panel, pixels - pixel)
-            _copy_pixels(g, c, grad_out, taps, row, rows, group, first + pixel, count, line, room, pixel * rows)
-        channel, end = part * c.x_channels, min(c_in, (part + 1) * c.x_channels)
+        for part in range(0, rows, TOGETHER):
+            for pixel in range(0, pixels, c.pixel_panel):
+                to = pixel * rows + part * c.pixel_panel
+                _copy_pixels(
+                    g, c, grad_out, taps, row + part, min(TOGETHER, rows - part), group, first + pixel,
+                    min(c.pixel_panel, pixels - pixel), line, room, to,
+                )  # fmt: skip
+        channel, end = channels * c.x_channels, min(c_in, (channels + 1) * c.x_channels)
         while channel < end:
             height = _height(end - channel)
             own = group * c_in + channel
@@ -358,7 +391,7 @@ def _weight_task(task, tables, grad_out, room):
     rows = min(c.w_rows, all_rows - row)
     first, last = share * c.w_share, min(g.n * image, (share + 1) * c.w_share)
     target = (share * g.c_in + group * c_in) * all_rows + row
-    near, zeros = np.empty(TALL * c.w_pixels, room.dtype), np.zeros(TALL, room.dtype)
+    near, zeros = np.empty(TALL * c.w_pixels + simd.VECTOR_BYTES, room.dtype), np.zeros(TALL, room.dtype)
     edge = np.empty(TALL * c.row_panel, room.dtype)
     line = np.empty(g.sx * c.line if g.sx <= WOVEN else 0, room.dtype)
     ask = _no_lines(c, room.itemsize)
