@@ -808,9 +808,11 @@ def transpose(columns, source, at, target, places, shift, rows, written):
             )  # fmt: skip
 
 
-@intrinsic
-def _transpose_square(typingctx, source, at, row_step, target, to, column_step, rows, columns):
-    """target[to + k*column_step + j] = source[at + j*row_step + k] for j < rows, k < columns, both at most a vector's lanes."""
+def _transpose_square(whole: bool):
+    """Intrinsic: target[to + k*column_step + j] = source[at + j*row_step + k] for j < rows, k < columns.
+
+    Both are at most a vector's lanes; where ``whole``, ``columns`` is taken for that and all lanes are written for each k.
+    """
 
     def codegen(context, builder, signature, args):
         _, at, row_step, _, to, column_step, rows, columns = args
@@ -818,32 +820,49 @@ def _transpose_square(typingctx, source, at, row_step, target, to, column_step, 
         source, target = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3))
         memory, lanes, constant = vectors.memory, vectors.lanes, vectors.constant
         empty = ir.Constant(ir.VectorType(ir.IntType(1), lanes), None)
-        mask, stored = _below(builder, lanes, columns), _below(builder, lanes, rows)
+        mask, stored = (None, None) if whole else (_below(builder, lanes, columns), _below(builder, lanes, rows))
         values = []
         for j in range(lanes):
             exists = builder.icmp_signed("<", constant(j), rows)
-            place = memory.address(source, builder.add(at, builder.mul(row_step, constant(j))))
-            values.append(memory.load(place, builder.select(exists, mask, empty)))
+            row = builder.mul(row_step, builder.select(exists, constant(j), constant(0)))
+            own = None if whole else builder.select(exists, mask, empty)
+            values.append(memory.load(memory.address(source, builder.add(at, row)), own))
         for k, value in enumerate(_transposed(builder, values)):
+            place = memory.address(target, builder.add(to, builder.mul(column_step, constant(k))))
+            if whole:
+                memory.store(value, place)
+                continue
             with builder.if_then(builder.icmp_signed("<", constant(k), columns)):
-                place = memory.address(target, builder.add(to, builder.mul(column_step, constant(k))))
                 memory.store(value, place, stored)
         return context.get_dummy_value()
 
-    i = types.int64
-    return types.void(source, i, i, target, i, i, i, i), codegen
+    def typing(typingctx, source, at, row_step, target, to, column_step, rows, columns):
+        i = types.int64
+        return types.void(source, i, i, target, i, i, i, i), codegen
+
+    return intrinsic(typing)
+
+
+_transpose_whole = _transpose_square(True)
+_transpose_part = _transpose_square(False)
 
 
 @njit(nogil=True)
 def transpose_rows(source, at, row_step, rows, columns, target, to, column_step):
-    """target[to + k*column_step + j] = source[at + j*row_step + k] for j < rows, k < columns; nothing else is touched."""
+    """target[to + k*column_step + j] = source[at + j*row_step + k] for j < rows, k < columns, k upwards.
+
+    Fewer rows than a vector has lanes are written with what fills it, which the next column overwrites.
+    """
     lanes = VECTOR_BYTES // source.itemsize
     for j in range(0, rows, lanes):
         for k in range(0, columns, lanes):
-            _transpose_square(
-                source, at + j * row_step + k, row_step, target, to + k * column_step + j, column_step, min(lanes, rows - j),
-                min(lanes, columns - k),
-            )  # fmt: skip
+            from_, onto = at + j * row_step + k, to + k * column_step + j
+            if columns - k >= lanes and (j == 0 or rows - j >= lanes):
+                _transpose_whole(source, from_, row_step, target, onto, column_step, min(lanes, rows - j), lanes)
+            else:
+                _transpose_part(
+                    source, from_, row_step, target, onto, column_step, min(lanes, rows - j), min(lanes, columns - k)
+                )
 
 
 def _lines(nv: int):
