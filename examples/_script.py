@@ -15,6 +15,7 @@ from rich.progress import track
 
 from tconv_bench.plots import style
 
+PIXELS = 1440  # a figure's width
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
@@ -35,9 +36,9 @@ def steps(count: int, what: str) -> Iterator[int]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """A PNG of 1600 pixels' width with 256 colours, dithered for the photographs' sake."""
+    """A PNG of 256 colours, dithered for the photographs' sake."""
     content = BytesIO()
-    style.write(figure, content, format="png", dpi=style.PIXELS / figure.get_figwidth())
+    style.write(figure, content, format="png", dpi=PIXELS / figure.get_figwidth())
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.open(content).convert("RGB").quantize(256, kmeans=1).save(path, optimize=True)
     console.print(f"figure: {path}")

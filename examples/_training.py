@@ -62,7 +62,10 @@ class Conv:
 
 
 class Adam:
-    """Kingma & Ba, "Adam: a method for stochastic optimization", 2015; the rate falls to zero as a cosine over ``steps``."""
+    """Adam over ``steps`` steps; the rate rises during the first tenth of them and then falls to zero as a cosine.
+
+    Source: Kingma & Ba, "Adam: a method for stochastic optimization", ICLR 2015, with its betas and epsilon.
+    """
 
     def __init__(self, layers: Sequence[ConvTranspose | Conv], rate: float, steps: int):
         self.layers, self.rate, self.steps, self.step = layers, rate, steps, 0
@@ -73,6 +76,7 @@ class Adam:
         """Move the parameters by their gradients, in place."""
         rate = self.rate * 0.5 * (1 + np.cos(np.pi * self.step / self.steps))
         self.step += 1
+        rate *= min(1.0, 10 * self.step / self.steps)
         rate *= np.sqrt(1 - 0.999**self.step) / (1 - 0.9**self.step)
         for layer, means, squares in zip(self.layers, self.means, self.squares):
             for parameter, gradient, mean, square in zip(layer.parameters, layer.gradients, means, squares):
@@ -87,7 +91,8 @@ def normal(rng: np.random.Generator, shape: Sequence[int], deviation: float) -> 
 
 
 def bilinear(stride: int) -> Array:
-    """The kernel (2*stride, 2*stride) whose transposed convolution with padding stride // 2 is bilinear interpolation.
+    """The kernel (2*stride, 2*stride) whose transposed convolution with padding stride // 2 is bilinear interpolation;
+    ``stride`` is even.
 
     Source: Long, Shelhamer & Darrell, "Fully convolutional networks for semantic segmentation", CVPR 2015, section 3.3; the
     formula is ``upsample_filt`` of their code.

@@ -3,25 +3,27 @@ A DCGAN generator, layer by layer
 =================================
 
 The generator of DCGAN turns 100 random numbers into an image of 64 x 64 pixels, and all that it is made of are transposed
-convolutions: the first projects the noise to 1024 channels of 4 x 4 pixels, each of the other four doubles the size and, but for
-the last, halves the channels. Here its forward pass runs step by step, with what every layer costs in time and memory.
+convolutions: the first projects the noise to 1024 channels of 4 x 4 pixels, each of the other four doubles the size and, but
+for the last, halves the channels. Here its forward pass runs step by step, with what every layer costs in time and memory.
 
-The weights are random, as they are before training, and so the images are noise. But the noise has a grain, which comes from the
-kernels' shape alone: the last picture shows the same generator with smooth kernels beside it.
+The weights are random, as they are before training, and so the images are noise. But the noise has a grain, which comes from
+the kernels' shape alone: the last picture shows the same generator with smooth kernels beside it.
 
-Source: Radford, Metz & Chintala, "Unsupervised representation learning with deep convolutional generative adversarial networks",
-ICLR 2016, figure 1 and section 4.
+Source: Radford, Metz & Chintala, "Unsupervised representation learning with deep convolutional generative adversarial
+networks", ICLR 2016, figure 1 and section 4.
 """
 
 # %%
-# The layers: (channels in, channels out, kernel, sizes of ``conv_transpose2d``). The first one is the "project and reshape" of the
-# paper, which is a transposed convolution of a single pixel.
+# The layers: (channels in, channels out, kernel, sizes of ``conv_transpose2d``). The first one is the "project and reshape" of
+# the paper, which is a transposed convolution of a single pixel.
 
 import statistics
+from functools import partial
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _script import arguments, console
+from _script import arguments, console, save
 from rich.table import Table
 
 from tconv_bench import conv_transpose2d, measure, plan, registry, units
@@ -32,7 +34,7 @@ BATCH, WIDTH, BUDGET = (2, 8, 0.02) if QUICK else (16, 1, 0.8)  # images; what t
 
 CHANNELS = [100, *(c // WIDTH for c in (1024, 512, 256, 128)), 3]
 DOUBLE = {"stride": 2, "padding": 2, "output_padding": 1}
-SHAPES = [(c_in, c_out, 4 if c_in == 100 else 5) for c_in, c_out in zip(CHANNELS, CHANNELS[1:])]
+SHAPES = [(c_in, c_out, 4 if c_in == 100 else 5) for c_in, c_out in pairwise(CHANNELS)]
 SIZES = [{}, DOUBLE, DOUBLE, DOUBLE, DOUBLE]
 NAMES = ["project", "up 1", "up 2", "up 3", "up 4"]
 
@@ -43,8 +45,8 @@ NAMES = ["project", "up 1", "up 2", "up 3", "up 4"]
 # .. math:: \gamma \frac{T(x, w) - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta = T(x, s w) + (\beta - s \mu),
 #           \qquad s = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}
 #
-# Mean and variance are taken here from one batch of noise, with gamma = 1 and beta = 0. The last layer has no normalisation, but
-# one scale for all channels, so that the contrast can be seen.
+# Mean and variance are taken here from one batch of noise, with gamma = 1 and beta = 0. The last layer has no normalisation,
+# but one scale for all channels, so that the contrast can be seen.
 
 rng = np.random.default_rng(2016)
 
@@ -94,10 +96,10 @@ activations = [noise, *forward(noise, weights, biases)]
 images = activations[-1]
 
 # %%
-# Neighbouring pixels of the images have nothing in common, since the taps of a random kernel have nothing in common. If each pair of
-# channels has one random number times the kernel (1 4 6 4 1) x (1 4 6 4 1) / 64, whose taps add up to the same in every phase of
-# the stride, the noise becomes clouds. (It is the kernel of Burt & Adelson, "The Laplacian pyramid as a compact image code",
-# IEEE Transactions on Communications, 1983.)
+# Neighbouring pixels of the images have nothing in common, since the taps of a random kernel have nothing in common. If each
+# pair of channels has one random number times the kernel (1 4 6 4 1) x (1 4 6 4 1) / 64, whose taps add up to the same in every
+# phase of the stride, the noise becomes clouds. (It is the kernel of Burt & Adelson, "The Laplacian pyramid as a compact image
+# code", IEEE Transactions on Communications, 1983.)
 
 binomial = np.array([1, 4, 6, 4, 1], np.float32) / 8
 smooth_weights = [random_weights[0], *(weight[:, :, 2:3, 2:3] * np.outer(binomial, binomial) for weight in random_weights[1:])]
@@ -124,15 +126,15 @@ console.print(f"planned and one-shot images differ by {planned_error:.1e} at mos
 console.print(plans[1])
 
 # %%
-# Time of each layer, median of samples, and its memory: the output, the packed weights that the plan keeps, and the workspace of a
-# call.
+# Time of each layer, median of samples, and its memory: the output, the packed weights that the plan keeps, and the workspace
+# of a call.
 
 one_shot, planned, activation = [], [], []
 for name, weight, bias, sizes, layer, x, out in zip(NAMES, weights, biases, SIZES, plans, activations, outputs):
     calls = [
-        lambda: conv_transpose2d(x, weight, bias, **sizes),
-        lambda: layer(x, out),
-        lambda: activate(name, out),
+        partial(conv_transpose2d, x, weight, bias, **sizes),
+        partial(layer, x, out),
+        partial(activate, name, out),
     ]
     for times, call in zip((one_shot, planned, activation), calls):
         times.append(statistics.median(measure.sample_times(call, budget=BUDGET)))
@@ -187,12 +189,12 @@ def bars(axes, title, columns, format_value):
 
 
 @style.styled
-def draw():
+def draw_figure():
     figure = style.sheet(
         6.0,
         "A DCGAN generator, layer by layer",
-        f"100 random numbers become an image of 64 {units.X} 64 pixels by five transposed convolutions. {BATCH} images, "
-        f"{plans[0].threads} threads: {units.seconds(sum(planned))} planned, {units.seconds(sum(one_shot))} one-shot.",
+        f"100 random numbers become an image of 64 {units.X} 64 pixels by five transposed convolutions. A batch of {BATCH} on "
+        f"{plans[0].threads} threads takes {units.seconds(sum(planned))} planned and {units.seconds(sum(one_shot))} one-shot.",
         make=plt.figure,
     )
     path_row, bar_row, image_row = figure.subfigures(3, 1, height_ratios=[1.5, 2.5, 2])
@@ -217,10 +219,9 @@ def draw():
         for axes in all_axes:
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
-        all_axes[0].set_ylabel(title)
+        all_axes[0].set_ylabel(title, fontsize=style.SMALL)
     return figure
 
 
-figure = draw()
-style.save_png(figure, FIGURE.parent, FIGURE.stem)
-console.print(f"figure: {FIGURE}")
+figure = draw_figure()
+save(figure, FIGURE)

@@ -2,8 +2,8 @@
 Every pixel gets a label
 ========================
 
-An encoder-decoder for semantic segmentation: ordinary convolutions halve the image four times, until a pixel sees the whole of a
-shape; transposed convolutions double it four times, until there is a score per class for every pixel. On the way up each
+An encoder-decoder for semantic segmentation: ordinary convolutions halve the image four times, until a pixel sees the whole of
+a shape; transposed convolutions double it four times, until there is a score per class for every pixel. On the way up each
 resolution adds what the encoder found there, as in FCN and U-Net, which gives the labels their sharp edges.
 
 It is trained here from random weights, through this project's own gradients, on discs, squares, triangles and stars cut from
@@ -17,6 +17,8 @@ Brox, "U-Net", MICCAI 2015.
 # %%
 # The images are made as they are needed: a crop of a photograph, and on it some shapes, each filled with a crop of another one
 # whose mean colour is at least 0.25 away. The photographs ship with scikit-image; those of the test are not used for training.
+
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -90,8 +92,8 @@ def mirrored(rng, images, labels):
 
 
 # %%
-# The network. Every layer has 4 x 4 kernels and stride 2: the convolutions on the way down and, with the same numbers, the transposed
-# convolutions on the way up.
+# The network. Every layer has 4 x 4 kernels and stride 2: the convolutions on the way down and, with the same numbers, the
+# transposed convolutions on the way up.
 
 HALF = {"stride": 2, "padding": 1}
 DOWN, UP = (3, 16, 32, 64, 64), (64, 64, 32, 16, len(CLASSES))
@@ -101,14 +103,14 @@ class Segmenter:
     """Four convolutions, four transposed convolutions, the sums of equal resolutions, ReLU after each but the last."""
 
     def __init__(self, rng):
-        # He et al. 2015: the variance of a sum of products with ReLU's outputs is kept; the transposed sums have 2 x 2 x C_in of them.
+        # He et al. 2015: a variance of 2 / terms keeps that of ReLU's outputs; transposed sums have 4 C_in terms and a skip.
         self.down = [
             Conv(normal(rng, (c_out, c_in, 4, 4), (2 / (16 * c_in)) ** 0.5), np.zeros(c_out, np.float32), **HALF)
-            for c_in, c_out in zip(DOWN, DOWN[1:])
+            for c_in, c_out in pairwise(DOWN)
         ]
         self.up = [
             ConvTranspose(normal(rng, (c_in, c_out, 4, 4), (1 / (4 * c_in)) ** 0.5), np.zeros(c_out, np.float32), **HALF)
-            for c_in, c_out in zip(UP, UP[1:])
+            for c_in, c_out in pairwise(UP)
         ]
         self.layers = [*self.down, *self.up]
 
@@ -197,15 +199,22 @@ console.print(table)
 console.print(f"{accuracy:.1%} of the pixels are right; calling all of them background gives {always_background:.1%}")
 
 # %%
-# Pictures: test images in the order in which they were made, and what the network says of them; how it learned; and the kernels of
-# its transposed convolutions. Of each layer the 16 pairs of channels are drawn whose kernels are the largest after training, and
-# the same pairs before it.
+# Pictures: test images in the order in which they were made, and what the network says of them; how it learned; and the kernels
+# of its transposed convolutions. Of each layer the 16 pairs of channels are drawn whose kernels are the largest after training,
+# and the same pairs before it.
 
 
 def kernel_mosaic(weight, pairs):
     """Kernels (4, 4) of 16 pairs of channels in a square, gaps between."""
     tiles = np.pad(weight.reshape(-1, 4, 4)[pairs], ((0, 0), (0, 1), (0, 1)), constant_values=np.nan)
     return np.block([list(tiles[row : row + 4]) for row in range(0, 16, 4)])[:-1, :-1]
+
+
+def likeness(weight):
+    """The correlation of horizontally and vertically neighbouring taps, over all kernels of a layer."""
+    pairs = [(weight[..., :-1], weight[..., 1:]), (weight[..., :-1, :], weight[..., 1:, :])]
+    one, other = (np.concatenate([side.ravel() for side in sides]) for sides in zip(*pairs))
+    return float(np.corrcoef(one, other)[0, 1])
 
 
 def bare(axes):
@@ -230,10 +239,11 @@ def draw_scenes(part):
 def draw_learning(part):
     """Accuracy and overlap of the test images while training, and each class' overlap at the end."""
     course, bars = part.subplots(1, 2)
-    for values, label, tint in zip(zip(*looks.values()), ("pixels that are right", "mean IoU"), (style.THEIRS, style.OURS)):
+    lines = (("pixels that are right", style.THEIRS, 5, "bottom"), ("mean IoU", style.OURS, -6, "top"))
+    for values, (label, tint, rise, side) in zip(zip(*looks.values()), lines):
         course.plot(list(looks), values, "o-", color=tint, markersize=4)
-        course.annotate(label, (max(looks), values[-1]), (0, -6), textcoords="offset points", color=tint, ha="right", va="top")
-    course.set(xlabel="steps of training", ylim=(0, 1.02), xlim=(0, None))
+        course.annotate(label, (max(looks), values[-1]), (0, rise), textcoords="offset points", color=tint, ha="right", va=side)
+    course.set(xlabel="steps of training", ylim=(0, 1.2), yticks=(0, 0.5, 1), xlim=(0, None))
     course.set_title("Test images while training", loc="left")
     drawn = bars.barh(range(len(CLASSES)), overlaps, 0.7, color=COLORS)
     bars.bar_label(drawn, [f"{overlap:.2f}" for overlap in overlaps], padding=3, fontsize=style.SMALL)
@@ -254,6 +264,7 @@ def draw_kernels(part):
         reach = np.abs(after.reshape(-1, 4, 4)[pairs]).max()
         for axes, weight in zip(grid[:, column], (before, after)):
             axes.imshow(kernel_mosaic(weight, pairs), cmap="RdBu", vmin=-reach, vmax=reach, interpolation="nearest")
+            axes.set_xlabel(f"likeness of neighbours {likeness(weight):.2f}", fontsize=style.SMALL)
             bare(axes)
         size = SIZE >> (len(model.up) - column)
         grid[0, column].set_title(f"{size} {arrow} {2 * size} pixels\n{UP[column]} {arrow} {UP[column + 1]} channels")
@@ -263,12 +274,12 @@ def draw_kernels(part):
 
 @style.styled
 def draw_figure():
-    heights = [3.2, 1.7, 4.2]
+    heights = [3.2, 1.7, 4.5]
     figure = style.sheet(
         sum(heights),
         "Every pixel gets a label",
-        f"Four convolutions down, four transposed convolutions up, trained from random weights in {STEPS} steps: {accuracy:.1%} of "
-        f"the pixels of unseen images are right, mean intersection over union (IoU) {overlaps.mean():.2f}.",
+        f"Four convolutions down, four transposed convolutions up, trained from random weights in {STEPS} steps: "
+        f"{accuracy:.1%} of the pixels of unseen images are right, mean intersection over union (IoU) {overlaps.mean():.2f}.",
         key=style.legend_height(CLASSES),
         make=plt.figure,
     )

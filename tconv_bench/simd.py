@@ -269,16 +269,26 @@ def _ask_for(builder, address, for_writing: bool):
     _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *flags])
 
 
+def _keep_rolled(builder, back_edge):
+    """Tell LLVM not to unroll a loop: two steps at once, its scheduler mixes their loads and runs out of registers."""
+    disable = builder.module.add_metadata([ir.MetaDataString(builder.module, "llvm.loop.unroll.disable")])
+    # a loop's identity is a node whose first operand is itself
+    identity = builder.module.add_metadata([disable, ir.Constant(ir.IntType(64), len(builder.module.metadata))])
+    identity.operands = (identity, disable)
+    back_edge.set_metadata("llvm.loop", identity)
+
+
 def _taps_tile(mr: int, nv: int):
     """Intrinsic: C[mr, nv vectors] = start + sum over taps t and k of A_t[k, mr] * B_t[k, nv vectors], sums in registers.
 
     A_t starts at ``a_at + taps[2t]``, B_t at ``b_at + taps[2t + 1]``; ``start`` is C itself, or ``bias[m]`` in every lane.
-    Tiles of 12 vectors and more ask for two cache lines at each step, one to write and one to read.
+    Tiles of 8 vectors and more ask for a cache line at each step, those of 12 for two more, one to write and one to read.
     """
-    fetches = mr * nv >= 12
+    fetches, streams = mr * nv >= 12, mr * nv >= 8
 
     def codegen(context, builder, signature, args):
-        _, a_at, a_k, _, b_at, b_k, _, first, count, k, from_c, _, bias_at, _, c_at, c_row, _, ahead_at, ahead_last = args
+        _, a_at, a_k, _, b_at, b_k, _, first, count, k, from_c, _, bias_at, _, c_at, c_row, _, *fetched = args
+        ahead_at, ahead_last, stream, stream_step = fetched
         element = context.get_data_type(signature.args[0].dtype)
         size = context.get_abi_sizeof(element)
         lanes = VECTOR_BYTES // size
@@ -320,7 +330,7 @@ def _taps_tile(mr: int, nv: int):
         builder.position_at_end(tap_loop)
         tap = _phi_from(builder, constant(0), begin)
         outer = [_phi_from(builder, value, begin) for value in initial]
-        outer_ahead = _phi_from(builder, ahead_at, begin)
+        outer_ahead, outer_stream = _phi_from(builder, ahead_at, begin), _phi_from(builder, stream, begin)
         entry = builder.mul(builder.add(first, tap), constant(2))
         a_tap = builder.add(a_at, builder.load(builder.gep(data_taps, [entry])))
         b_tap = builder.add(b_at, builder.load(builder.gep(data_taps, [builder.add(entry, constant(1))])))
@@ -329,13 +339,7 @@ def _taps_tile(mr: int, nv: int):
         builder.position_at_end(k_loop)
         index, at_a, at_b = (_phi_from(builder, value, tap_loop) for value in (constant(0), a_tap, b_tap))
         sums = [_phi_from(builder, value, tap_loop) for value in outer]
-        ahead = _phi_from(builder, outer_ahead, tap_loop)
-        a_column, b_row = memory.address(data_a, at_a), memory.address(data_b, at_b)
-        b_vectors = [memory.load(memory.address(b_row, constant(v * lanes))) for v in range(nv)]
-        following = []
-        for m in range(mr):
-            broadcast = _splat(builder, builder.load(memory.address(a_column, constant(m)), align=size), vector)
-            following += [_multiply_add(builder, broadcast, b_vectors[v], sums[m * nv + v]) for v in range(nv)]
+        ahead, streamed = _phi_from(builder, outer_ahead, tap_loop), _phi_from(builder, outer_stream, tap_loop)
         next_ahead = ahead
         if fetches:
             for place, for_writing in ((0, True), (1, False)):
@@ -343,17 +347,26 @@ def _taps_tile(mr: int, nv: int):
                 _ask_for(builder, builder.load(builder.gep(data_ahead, [pair])), for_writing)
             one_more = builder.add(ahead, constant(1))
             next_ahead = builder.select(builder.icmp_signed("<", ahead, ahead_last), one_more, ahead)
+        if streams:
+            _ask_for(builder, streamed, False)
+        next_stream = builder.add(streamed, stream_step)
+        a_column, b_row = memory.address(data_a, at_a), memory.address(data_b, at_b)
+        b_vectors = [memory.load(memory.address(b_row, constant(v * lanes))) for v in range(nv)]
+        following = []
+        for m in range(mr):
+            broadcast = _splat(builder, builder.load(memory.address(a_column, constant(m)), align=size), vector)
+            following += [_multiply_add(builder, broadcast, b_vectors[v], sums[m * nv + v]) for v in range(nv)]
         next_index = builder.add(index, constant(1))
         for phi, value in (
             (index, next_index), (at_a, builder.add(at_a, a_k)), (at_b, builder.add(at_b, b_k)), (ahead, next_ahead),
-            *zip(sums, following),
+            (streamed, next_stream), *zip(sums, following),
         ):  # fmt: skip
             phi.add_incoming(value, k_loop)
-        builder.cbranch(builder.icmp_signed("<", next_index, k), k_loop, tap_end)
+        _keep_rolled(builder, builder.cbranch(builder.icmp_signed("<", next_index, k), k_loop, tap_end))
 
         builder.position_at_end(tap_end)
         next_tap = builder.add(tap, constant(1))
-        for phi, value in ((tap, next_tap), (outer_ahead, next_ahead), *zip(outer, following)):
+        for phi, value in ((tap, next_tap), (outer_ahead, next_ahead), (outer_stream, next_stream), *zip(outer, following)):
             phi.add_incoming(value, tap_end)
         builder.cbranch(builder.icmp_signed("<", next_tap, count), tap_loop, end)
 
@@ -369,10 +382,10 @@ def _taps_tile(mr: int, nv: int):
 
     def typing(
         typingctx, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at,
-        ahead_last,
+        ahead_last, stream, stream_step,
     ):  # fmt: skip
         i = types.int64
-        return types.void(a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, ahead, i, i), codegen
+        return types.void(a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, ahead, i, i, i, i), codegen
 
     return intrinsic(typing)
 
@@ -405,84 +418,85 @@ _taps_1_1 = _taps_tile(1, 1)
 
 @njit(nogil=True)
 def sum_taps(
-    m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end
+    m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df
 ):  # fmt: skip
     """C[i, j] = start + sum over taps t and p of A_t[p, i] * B_t[p, j], with all sums in registers.
 
     i < m, a member of ``HEIGHTS``; j counts ``vectors`` whole vectors, all of which are read and written: 1, 2, or ``WIDE``
-    where m <= 6. ``start`` is C[i, j] where ``from_c``, else ``bias[bias_at + i]``. Tap t of ``first ... first + count - 1``
+    where m <= 6. ``start`` is C[i, j] where ``add``, else ``bias[bias_at + i]``. Tap t of ``first ... first + count - 1``
     has A_t[p, i] at ``a_at + taps[2t] + p*a_k + i`` and B_t[p, j] at ``b_at + taps[2t + 1] + p*b_k + j``, p < k; C[i, j]
     stands at ``c_at + i*c_row + j``. While they sum, the taller tiles ask for a cache line to write and one to read at each
-    step: the addresses ``q[2i]`` and ``q[2i + 1]`` from pair ``q_at`` to ``q_end``, which exists and is asked for
-    again when there are no more.
+    step: the addresses ``q[2i]`` and ``q[2i + 1]`` from pair ``q0`` to ``q1``, which exists and is asked for
+    again when there are no more; and for the line to read at address ``f``, ``df`` bytes further at each step.
     """
     if vectors == 2:
         if m == 12:
-            _taps_12_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_12_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
         elif m == 8:
-            _taps_8_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_8_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
         elif m == 6:
-            _taps_6_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_6_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
         elif m == 4:
-            _taps_4_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_4_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
         elif m == 3:
-            _taps_3_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_3_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
         elif m == 2:
-            _taps_2_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_2_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
         else:
-            _taps_1_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_1_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
     elif vectors == 1:
         if m == 12:
-            _taps_12_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_12_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
         elif m == 8:
-            _taps_8_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_8_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
         elif m == 6:
-            _taps_6_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_6_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
         elif m == 4:
-            _taps_4_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_4_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
         elif m == 3:
-            _taps_3_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_3_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
         elif m == 2:
-            _taps_2_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_2_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
         else:
-            _taps_1_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_1_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
     else:
         if m == 6:
-            _taps_6_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_6_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
         elif m == 4:
-            _taps_4_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_4_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
         elif m == 3:
-            _taps_3_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_3_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
         elif m == 2:
-            _taps_2_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_2_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
         else:
-            _taps_1_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at, q_end)
+            _taps_1_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
 
 
 def _native_sum_taps(
-    m, vectors, tiles, lanes, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, q, q_at,
-    q_end
+    m, vectors, tiles, lanes, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0,
+    q1, f, df
 ):  # fmt: skip
     # a call and its arguments once for several tiles side by side: 250 cycles beside 1536 of multiply-adds where k is 64
     for _ in range(tiles):
-        sum_taps(m, vectors, carray(a, 1), a_at, a_k, carray(b, 1), b_at, b_k, carray(taps, 1), first, count, k, from_c != 0,
-                 carray(bias, 1), bias_at, carray(c, 1), c_at, c_row, carray(q, 1), q_at, q_end)  # fmt: skip
+        sum_taps(m, vectors, carray(a, 1), a_at, a_k, carray(b, 1), b_at, b_k, carray(taps, 1), first, count, k, add != 0,
+                 carray(bias, 1), bias_at, carray(c, 1), c_at, c_row, carray(q, 1), q0, q1, f, df)  # fmt: skip
+        f += count * k * df
         b_at += vectors * lanes
         c_at += vectors * lanes
-        q_at = min(q_end, q_at + count * k)
+        q0 = min(q1, q0 + count * k)
 
 
 @cache
 def native_sum_taps(dtype: str) -> Any:
     """``sum_taps`` of ``tiles`` side by side as machine code of its own; kernels take its ``address`` to ``call_sum_taps``."""
     i, p, t = types.int64, types.CPointer(from_dtype(np.dtype(dtype))), types.CPointer(types.int64)
-    return native(types.void(i, i, i, i, p, i, i, p, i, i, t, i, i, i, i, p, i, p, i, i, t, i, i), _native_sum_taps)
+    return native(types.void(i, i, i, i, p, i, i, p, i, i, t, i, i, i, i, p, i, p, i, i, t, i, i, i, i), _native_sum_taps)
 
 
 @intrinsic
 def call_sum_taps(
-    typingctx, address, m, vectors, tiles, lanes, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c,
-    c_at, c_row, q, q_at, q_end
+    typingctx, address, m, vectors, tiles, lanes, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c,
+    c_at, c_row, q, q0, q1, f, df
 ):  # fmt: skip
     """``sum_taps`` through the address of its machine code, for ``tiles`` of ``vectors`` with so many lanes side by side."""
 
@@ -499,7 +513,7 @@ def call_sum_taps(
         return context.get_dummy_value()
 
     i = types.int64
-    rest = (i, i, i, i, a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, q, i, i)
+    rest = (i, i, i, i, a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, q, i, i, i, i)
     return types.void(i, *rest), codegen
 
 
@@ -515,6 +529,17 @@ def call_task(typingctx, address, task, tables, x, out):
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, tables, x, out), codegen
+
+
+@intrinsic
+def take_number(typingctx, counters, index):
+    """``counters[index]``, which is one more from then on: no two threads get the same number."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [args[1]]), ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(counters, types.int64), codegen
 
 
 @intrinsic
@@ -656,8 +681,8 @@ def interleave(stride, source, at, step, out, to, count):
                 out[to + stride * j + r] = source[at + r * step + j]
 
 
-def _deinterleave(stride: int, phases: int):
-    """Intrinsic: out[to + r*step + j] = source[at + stride*j + r], j < count, r < phases; 0 outside ``first ... last - 1``."""
+def _deinterleave(stride: int):
+    """Intrinsic: out[to + r*step + j] = source[at + stride*j + r], j < count, r < stride; 0 outside ``first ... last - 1``."""
 
     def codegen(context, builder, signature, args):
         _, at, first, last, _, to, step, count = args
@@ -687,7 +712,7 @@ def _deinterleave(stride: int, phases: int):
             place = memory.address(source, builder.add(builder.add(at, element_at), constant(v * lanes)))
             loaded.append(memory.load(place, mask))
         left = _below(builder, lanes, builder.sub(count, j))
-        for r in range(phases):
+        for r in range(stride):
             total = loaded[0]
             for v in range(1, stride):
                 # lanes of this phase that lie in vectors before v, then in v
@@ -712,12 +737,10 @@ def _deinterleave(stride: int, phases: int):
     return intrinsic(typing)
 
 
-_deinterleave_1 = _deinterleave(1, 1)
-_deinterleave_2 = _deinterleave(2, 2)
-_deinterleave_3 = _deinterleave(3, 3)
-_every_2 = _deinterleave(2, 1)
-_every_3 = _deinterleave(3, 1)
-_every_4 = _deinterleave(4, 1)
+_deinterleave_1 = _deinterleave(1)
+_deinterleave_2 = _deinterleave(2)
+_deinterleave_3 = _deinterleave(3)
+deinterleave_4 = _deinterleave(4)  # apart from the others, so that nobody compiles it who has no use for it
 
 
 @njit(nogil=True)
@@ -732,21 +755,6 @@ def deinterleave(stride, source, at, first, last, out, to, step, count):
         _deinterleave_2(source, at, first, last, out, to, step, count)
     else:
         _deinterleave_1(source, at, first, last, out, to, step, count)
-
-
-@njit(nogil=True)
-def copy_every(stride, source, at, out, to, count):
-    """out[to + j] = source[at + stride*j] for j < count; nothing else is read or written."""
-    if stride == 1:
-        _interleave_1(source, at, 0, out, to, count)
-    elif stride == 2:
-        _every_2(source, at, 0, 2 * count - 1, out, to, 0, count)
-    elif stride == 3:
-        _every_3(source, at, 0, 3 * count - 2, out, to, 0, count)
-    elif stride == 4:
-        _every_4(source, at, 0, 4 * count - 3, out, to, 0, count)
-    else:
-        copy_strided(source, at, stride, out, to, count)
 
 
 def _transposed(builder, values):
@@ -814,9 +822,11 @@ def transpose(columns, source, at, target, places, shift, rows, written):
             )  # fmt: skip
 
 
-@intrinsic
-def _transpose_square(typingctx, source, at, row_step, target, to, column_step, rows, columns):
-    """target[to + k*column_step + j] = source[at + j*row_step + k] for j < rows, k < columns, both at most a vector's lanes."""
+def _transpose_square(whole: bool):
+    """Intrinsic: target[to + k*column_step + j] = source[at + j*row_step + k] for j < rows, k < columns.
+
+    Both are at most a vector's lanes; where ``whole``, ``columns`` is taken for that and all lanes are written for each k.
+    """
 
     def codegen(context, builder, signature, args):
         _, at, row_step, _, to, column_step, rows, columns = args
@@ -824,32 +834,49 @@ def _transpose_square(typingctx, source, at, row_step, target, to, column_step, 
         source, target = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3))
         memory, lanes, constant = vectors.memory, vectors.lanes, vectors.constant
         empty = ir.Constant(ir.VectorType(ir.IntType(1), lanes), None)
-        mask, stored = _below(builder, lanes, columns), _below(builder, lanes, rows)
+        mask, stored = (None, None) if whole else (_below(builder, lanes, columns), _below(builder, lanes, rows))
         values = []
         for j in range(lanes):
             exists = builder.icmp_signed("<", constant(j), rows)
-            place = memory.address(source, builder.add(at, builder.mul(row_step, constant(j))))
-            values.append(memory.load(place, builder.select(exists, mask, empty)))
+            row = builder.mul(row_step, builder.select(exists, constant(j), constant(0)))
+            own = None if whole else builder.select(exists, mask, empty)
+            values.append(memory.load(memory.address(source, builder.add(at, row)), own))
         for k, value in enumerate(_transposed(builder, values)):
+            place = memory.address(target, builder.add(to, builder.mul(column_step, constant(k))))
+            if whole:
+                memory.store(value, place)
+                continue
             with builder.if_then(builder.icmp_signed("<", constant(k), columns)):
-                place = memory.address(target, builder.add(to, builder.mul(column_step, constant(k))))
                 memory.store(value, place, stored)
         return context.get_dummy_value()
 
-    i = types.int64
-    return types.void(source, i, i, target, i, i, i, i), codegen
+    def typing(typingctx, source, at, row_step, target, to, column_step, rows, columns):
+        i = types.int64
+        return types.void(source, i, i, target, i, i, i, i), codegen
+
+    return intrinsic(typing)
+
+
+_transpose_whole = _transpose_square(True)
+_transpose_part = _transpose_square(False)
 
 
 @njit(nogil=True)
 def transpose_rows(source, at, row_step, rows, columns, target, to, column_step):
-    """target[to + k*column_step + j] = source[at + j*row_step + k] for j < rows, k < columns; nothing else is touched."""
+    """target[to + k*column_step + j] = source[at + j*row_step + k] for j < rows, k < columns, k upwards.
+
+    Fewer rows than a vector has lanes are written with what fills it, which the next column overwrites.
+    """
     lanes = VECTOR_BYTES // source.itemsize
     for j in range(0, rows, lanes):
         for k in range(0, columns, lanes):
-            _transpose_square(
-                source, at + j * row_step + k, row_step, target, to + k * column_step + j, column_step, min(lanes, rows - j),
-                min(lanes, columns - k),
-            )  # fmt: skip
+            from_, onto = at + j * row_step + k, to + k * column_step + j
+            if columns - k >= lanes and (j == 0 or rows - j >= lanes):
+                _transpose_whole(source, from_, row_step, target, onto, column_step, min(lanes, rows - j), lanes)
+            else:
+                _transpose_part(
+                    source, from_, row_step, target, onto, column_step, min(lanes, rows - j), min(lanes, columns - k)
+                )
 
 
 def _lines(nv: int):
@@ -1492,3 +1519,238 @@ def multiply_add_chains(typingctx, array, steps):
         return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
 
     return array.dtype(array, types.int64), codegen
+
+
+def _shuffle_tile(mr: int, nv: int, stride: int):
+    """Intrinsic: ``mr`` rows of sums over k, each ``stride`` of them interleaved in registers and written to ``out`` at once.
+
+    Row m at lane j is bias[m] + sum over p of a[a_at + p*a_k + m] * b[b_at + p*b_k + j]; ``stride`` rows each make a unit,
+    whose element e = j*stride + r, of row r, goes to out[units[u] + segments[0] + e] where segments[1] <= e < segments[2], and so
+    on for each triple of segments. Each step asks for one of the cache lines to write, ``lines`` elements from the first segment's
+    place and then from the last one's, and for the line to read at address ``f``, ``df`` bytes further each time.
+    """
+    per_unit = nv * stride
+
+    def codegen(context, builder, signature, args):
+        _, a_at, a_k, _, b_at, b_k, k, _, bias_at, _, _, unit_at, _, segment_at, segment_end, _, lines_count, f, df = args
+        element = context.get_data_type(signature.args[0].dtype)
+        size = context.get_abi_sizeof(element)
+        lanes = VECTOR_BYTES // size
+        vector, i64 = ir.VectorType(element, lanes), ir.IntType(64)
+        memory = _Memory(builder, vector, size)
+        data_a, data_b, data_bias, data_out, data_units, data_segments, data_lines = (
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3, 7, 9, 10, 12, 15)
+        )
+
+        def constant(value):
+            return ir.Constant(i64, value)
+
+        def number(array, index, more=0):
+            return builder.load(builder.gep(array, [builder.add(index, constant(more))]))
+
+        biases = [
+            _splat(builder, builder.load(memory.address(data_bias, builder.add(bias_at, constant(m)))), vector)
+            for m in range(mr)
+        ]
+        first_place = number(data_segments, segment_at)
+        last_place = number(data_segments, builder.sub(segment_end, constant(3)))
+        start = builder.block
+        loop, store, whole, part, after, end = (
+            builder.append_basic_block(f"shuffle_{name}") for name in ("k", "store", "whole", "part", "after", "end")
+        )
+        builder.branch(loop)
+
+        builder.position_at_end(loop)
+        zero = constant(0)
+        index, at_a, at_b, line, place, fetched = (
+            _phi_from(builder, value, start) for value in (zero, a_at, b_at, zero, first_place, f)
+        )
+        sums = [_phi_from(builder, biases[m], start) for m in range(mr) for _ in range(nv)]
+        wanted = builder.gep(data_out, [builder.add(place, number(data_lines, line))])
+        _ask_for(builder, builder.ptrtoint(wanted, i64), True)
+        _ask_for(builder, fetched, False)
+        a_column, b_row = memory.address(data_a, at_a), memory.address(data_b, at_b)
+        b_vectors = [memory.load(memory.address(b_row, constant(v * lanes))) for v in range(nv)]
+        following = []
+        for m in range(mr):
+            broadcast = _splat(builder, builder.load(memory.address(a_column, constant(m)), align=size), vector)
+            following += [_multiply_add(builder, broadcast, b_vectors[v], sums[m * nv + v]) for v in range(nv)]
+        next_index, next_line = builder.add(index, constant(1)), builder.add(line, constant(1))
+        again = builder.icmp_signed(">=", next_line, lines_count)
+        for phi, value in (
+            (index, next_index), (at_a, builder.add(at_a, a_k)), (at_b, builder.add(at_b, b_k)),
+            (line, builder.select(again, zero, next_line)), (place, builder.select(again, last_place, place)),
+            (fetched, builder.add(fetched, df)), *zip(sums, following),
+        ):  # fmt: skip
+            phi.add_incoming(value, loop)
+        _keep_rolled(builder, builder.cbranch(builder.icmp_signed("<", next_index, k), loop, store))
+
+        builder.position_at_end(store)
+        segment = _phi_from(builder, segment_at, loop)
+        to, low, high = (number(data_segments, segment, i) for i in range(3))
+        values = [
+            _interleaved(builder, [following[(u * stride + r) * nv + v] for r in range(stride)])
+            for u in range(mr // stride)
+            for v in range(nv)
+        ]
+        places = [memory.address(data_out, builder.add(to, number(data_units, unit_at, u))) for u in range(mr // stride)]
+        complete = builder.and_(
+            builder.icmp_signed("==", low, zero), builder.icmp_signed("==", high, constant(per_unit * lanes))
+        )
+        builder.cbranch(complete, whole, part)
+        for block, masked in ((whole, False), (part, True)):
+            builder.position_at_end(block)
+            for vector_number in range(per_unit):
+                mask = None
+                if masked:
+                    mask = builder.and_(
+                        builder.not_(_below(builder, lanes, low, vector_number * lanes)),
+                        _below(builder, lanes, high, vector_number * lanes),
+                    )
+                v, r = divmod(vector_number, stride)
+                for u in range(mr // stride):
+                    memory.store(values[u * nv + v][r], memory.address(places[u], constant(vector_number * lanes)), mask)
+            builder.branch(after)
+        builder.position_at_end(after)
+        next_segment = builder.add(segment, constant(3))
+        segment.add_incoming(next_segment, after)
+        builder.cbranch(builder.icmp_signed("<", next_segment, segment_end), store, end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    def typing(
+        typingctx, a, a_at, a_k, b, b_at, b_k, k, bias, bias_at, out, units, unit_at, segments, first, last, lines, count, f, df
+    ):  # fmt: skip
+        i = types.int64
+        return types.void(a, i, i, b, i, i, i, bias, i, out, units, i, segments, i, i, lines, i, i, i), codegen
+
+    return intrinsic(typing)
+
+
+#: heights of the tiles of ``shuffle`` by their stride, and the vectors along them
+SHUFFLED = {
+    stride: {height: WIDE if height <= 6 else 2 for height in found if height <= TALL}
+    for stride, found in ((2, (12, 8, 6, 4, 2)), (3, (12, 6, 3)), (4, (12, 8, 4)))
+}
+if VECTOR_BYTES == 64:
+    del SHUFFLED[2][6]
+_shuffle_12_2_by_2 = _shuffle_tile(TALL, 2, 2)
+_shuffle_8_2_by_2 = _shuffle_tile(min(8, TALL), 2, 2)
+_shuffle_4_4_by_2 = _shuffle_tile(4, WIDE, 2)
+_shuffle_2_4_by_2 = _shuffle_tile(2, WIDE, 2)
+_shuffle_12_2_by_3 = _shuffle_tile(TALL, 2, 3)
+_shuffle_6_4_by_3 = _shuffle_tile(6, WIDE, 3)
+_shuffle_3_4_by_3 = _shuffle_tile(3, WIDE, 3)
+_shuffle_12_2_by_4 = _shuffle_tile(12 if TALL == 12 else 4, 2, 4)
+_shuffle_8_2_by_4 = _shuffle_tile(8 if TALL == 12 else 4, 2, 4)
+_shuffle_4_4_by_4 = _shuffle_tile(4, WIDE, 4)
+
+
+def _native_shuffle_2(
+    m, tiles, a, a_at, a_k, b, b_at, b_k, b_step, k, bias, bias_at, out, units, unit_at, segments, starts, lines, count, f, df,
+    f_step
+):  # fmt: skip
+    a, b, bias, out = carray(a, 1), carray(b, 1), carray(bias, 1), carray(out, 1)
+    units, segments, starts, lines = carray(units, 1), carray(segments, 1), carray(starts, 1), carray(lines, 1)
+    for i in range(tiles):
+        s, e = starts[i], starts[i + 1]
+        if m == TALL:
+            _shuffle_12_2_by_2(
+                a, a_at, a_k, b, b_at, b_k, k, bias, bias_at, out, units, unit_at, segments, s, e, lines, count, f, df
+            )
+        elif m == 8:
+            _shuffle_8_2_by_2(
+                a, a_at, a_k, b, b_at, b_k, k, bias, bias_at, out, units, unit_at, segments, s, e, lines, count, f, df
+            )
+        elif m == 4:
+            _shuffle_4_4_by_2(
+                a, a_at, a_k, b, b_at, b_k, k, bias, bias_at, out, units, unit_at, segments, s, e, lines, count, f, df
+            )
+        else:
+            _shuffle_2_4_by_2(
+                a, a_at, a_k, b, b_at, b_k, k, bias, bias_at, out, units, unit_at, segments, s, e, lines, count, f, df
+            )
+        b_at += b_step
+        f += f_step
+
+
+def _native_shuffle_3(
+    m, tiles, a, a_at, a_k, b, b_at, b_k, b_step, k, bias, bias_at, out, units, unit_at, segments, starts, lines, count, f, df,
+    f_step
+):  # fmt: skip
+    a, b, bias, out = carray(a, 1), carray(b, 1), carray(bias, 1), carray(out, 1)
+    units, segments, starts, lines = carray(units, 1), carray(segments, 1), carray(starts, 1), carray(lines, 1)
+    for i in range(tiles):
+        s, e = starts[i], starts[i + 1]
+        if m == TALL:
+            _shuffle_12_2_by_3(
+                a, a_at, a_k, b, b_at, b_k, k, bias, bias_at, out, units, unit_at, segments, s, e, lines, count, f, df
+            )
+        elif m == 6:
+            _shuffle_6_4_by_3(
+                a, a_at, a_k, b, b_at, b_k, k, bias, bias_at, out, units, unit_at, segments, s, e, lines, count, f, df
+            )
+        else:
+            _shuffle_3_4_by_3(
+                a, a_at, a_k, b, b_at, b_k, k, bias, bias_at, out, units, unit_at, segments, s, e, lines, count, f, df
+            )
+        b_at += b_step
+        f += f_step
+
+
+def _native_shuffle_4(
+    m, tiles, a, a_at, a_k, b, b_at, b_k, b_step, k, bias, bias_at, out, units, unit_at, segments, starts, lines, count, f, df,
+    f_step
+):  # fmt: skip
+    a, b, bias, out = carray(a, 1), carray(b, 1), carray(bias, 1), carray(out, 1)
+    units, segments, starts, lines = carray(units, 1), carray(segments, 1), carray(starts, 1), carray(lines, 1)
+    for i in range(tiles):
+        s, e = starts[i], starts[i + 1]
+        if m == 12:
+            _shuffle_12_2_by_4(
+                a, a_at, a_k, b, b_at, b_k, k, bias, bias_at, out, units, unit_at, segments, s, e, lines, count, f, df
+            )
+        elif m == 8:
+            _shuffle_8_2_by_4(
+                a, a_at, a_k, b, b_at, b_k, k, bias, bias_at, out, units, unit_at, segments, s, e, lines, count, f, df
+            )
+        else:
+            _shuffle_4_4_by_4(
+                a, a_at, a_k, b, b_at, b_k, k, bias, bias_at, out, units, unit_at, segments, s, e, lines, count, f, df
+            )
+        b_at += b_step
+        f += f_step
+
+
+@cache
+def native_shuffle(dtype: str, stride: int) -> Any:
+    """Tiles side by side of rows that are interleaved ``stride`` by ``stride``, as machine code for ``call_shuffle``."""
+    i, p, t = types.int64, types.CPointer(from_dtype(np.dtype(dtype))), types.CPointer(types.int64)
+    signature = types.void(i, i, p, i, i, p, i, i, i, i, p, i, p, t, i, t, t, t, i, i, i, i)
+    return native(signature, {2: _native_shuffle_2, 3: _native_shuffle_3, 4: _native_shuffle_4}[stride])
+
+
+@intrinsic
+def call_shuffle(
+    typingctx, address, m, tiles, a, a_at, a_k, b, b_at, b_k, b_step, k, bias, bias_at, out, units, unit_at, segments, starts,
+    lines, count, f, df, f_step
+):  # fmt: skip
+    """``native_shuffle``'s machine code at an address: ``tiles`` of ``m`` rows, ``b_step`` elements of b from one to the next.
+
+    The lines to read begin ``f_step`` bytes further for each tile.
+
+    ``starts``: where each tile's segments begin, and where the last one's end; the rest as in ``_shuffle_tile``.
+    """
+
+    def codegen(context, builder, signature, args):
+        values = [
+            context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
+            for kind, value in zip(signature.args[1:], args[1:])
+        ]
+        function = ir.FunctionType(ir.VoidType(), [value.type for value in values]).as_pointer()
+        builder.call(builder.inttoptr(args[0], function), values)
+        return context.get_dummy_value()
+
+    i = types.int64
+    rest = (i, i, a, i, i, b, i, i, i, i, bias, i, out, units, i, segments, starts, lines, i, i, i, i)
+    return types.void(i, *rest), codegen

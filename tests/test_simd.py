@@ -92,7 +92,7 @@ def test_sum_taps_of_every_tile(dtype: str):
                             expected[:, 1 : 1 + n] += np.outer(a[at_a : at_a + m], b[at_b : at_b + n])
                     simd.sum_taps(
                         m, vectors, a, 5, 13, b, 4, n + 1, taps, 1, count, k, from_c, bias, 2, c.reshape(-1), 1, n + 3, ahead,
-                        1, 3
+                        1, 3, b.ctypes.data, 64
                     )  # fmt: skip
                     assert_array_equal(c, expected)
 

@@ -187,8 +187,8 @@ def sheet(
 ) -> Figure:
     """A figure ``body`` inches high below a heading, with ``key`` inches between for a legend or a colour bar.
 
-    ``margin`` inches stay free at either side, for type that another font may draw wider; ``make`` may be ``pyplot.figure``, for
-    figures that pyplot shows.
+    ``margin`` inches stay free at either side, for type that another font may draw wider; ``make`` may be ``pyplot.figure``,
+    for figures that pyplot shows.
     """
     lines = wrap(subtitle, round(14 * width))
     head = 0.42 + 0.17 * len(lines) + key

@@ -306,7 +306,7 @@ def _layout(problem: Problem, threads: int, fold: int, over_pixels: bool | None 
     pack_block = max(1, min(16, 16384 // (problem.itemsize * cut.panels[0][1] * problem.taps // fold)))
     # of one phase's taps; of all taps where they are read from the caller's memory
     depth, raw_depth = (
-        0 if cut.over_pixels else max(16, CHANNELS_BYTES // (problem.itemsize * max(1, entries) * cut.panels[0][1]))
+        c_in if cut.over_pixels else max(16, CHANNELS_BYTES // (problem.itemsize * max(1, entries) * cut.panels[0][1]))
         for entries in (max(len(job.entries) for job in jobs), len(found))
     )
     shape = Shape(

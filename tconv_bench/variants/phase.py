@@ -47,7 +47,7 @@ from tconv_bench.simd import (
     sum_lines,
     transpose,
 )
-from tconv_bench.variants import _blocks, _phase_layout
+from tconv_bench.variants import _blocks, _phase_layout, _shuffled
 from tconv_bench.variants._launch import (
     BIAS_AT,
     PANELS_AT,
@@ -71,6 +71,7 @@ from tconv_bench.variants._phase_layout import (
 )
 
 TALL = simd.TALL
+NEAR = 8192  # bytes from the weights that a tile reads to those it asks for
 AHEAD = 1024  # pairs of cache lines that the tiles of one part ask for, at most
 
 
@@ -179,11 +180,12 @@ def _next_input(s, x_at, low, high):
 @kernel
 def _tiles(
     tile, s, height, packed, length, low, high, weight, w_at, first_c, channels, jobs, row_phase, taps, table, bias, bias_at,
-    sums, step, ahead, listed,
+    sums, step, ahead, listed, stream, stream_step,
 ):  # fmt: skip
     """Sums of one panel and row phase at positions ``low ... high - 1`` of the packed line, over a block of input channels.
 
-    ``first_c`` is the block's first; all but the one at 0 add to the sums. ``listed`` pairs of lines are asked for on the way.
+    ``first_c`` is the block's first; all but the one at 0 add to the sums. ``listed`` pairs of lines are asked for on the way,
+    and those from ``stream`` on, ``stream_step`` bytes at each step. Returns the steps.
     """
     lanes = simd.VECTOR_BYTES // packed.itemsize
     if s.merged and first_c == 0:
@@ -201,9 +203,11 @@ def _tiles(
                 tile, rows, vectors, tiles, lanes, weight, w_at + first_c * rows, rows, packed, low + at, length, taps,
                 table * s.entries + jobs[row_phase, job, 0], jobs[row_phase, job, 1], channels, first_c > 0 or s.merged != 0,
                 bias, bias_at, sums, jobs[row_phase, job, 2] * height * step + at, step, ahead, min(asked, listed), listed,
+                stream + asked * stream_step, stream_step,
             )  # fmt: skip
             asked += tiles * jobs[row_phase, job, 1] * channels
         at += tiles * vectors * lanes
+    return asked
 
 
 @kernel
@@ -246,6 +250,11 @@ def _pixels_task(
         for panel in range(first_panel, last_panel):
             start, height, table = panels[panel, 0], panels[panel, 1], panels[panel, 3]
             channel = group * s.c_out + start
+            # Weights that are read once are asked for shortly before; others while their predecessors are read again and again.
+            columns = (padded + 2 * lanes - 1) // (2 * lanes)
+            size = height * s.taps * s.c_in * out.itemsize
+            stream = weight.ctypes.data + channel * s.taps * s.c_in * out.itemsize + (size if columns > 1 else NEAR)
+            stream_step = (height * out.itemsize + columns - 1) // columns
             for sub in range(0, padded, part):
                 width = min(part, padded - sub)
                 for row_phase in range(first_row, last_row):
@@ -267,8 +276,10 @@ def _pixels_task(
                         fetched += max(0, more)
                         listed = max(listed, more)
                         ahead[2 * listed], ahead[2 * listed + 1] = ahead[2 * AHEAD - 1], ahead[2 * AHEAD - 1]
-                    _tiles(tile, s, height, packed, length, sub, sub + width, weight, channel * s.taps * s.c_in, 0, s.c_in,
-                           jobs, row_phase, taps, table, bias, channel, sums, width, ahead, listed)  # fmt: skip
+                    steps = _tiles(tile, s, height, packed, length, sub, sub + width, weight, channel * s.taps * s.c_in, 0,
+                                   s.c_in, jobs, row_phase, taps, table, bias, channel, sums, width, ahead, listed, stream,
+                                   stream_step)  # fmt: skip
+                    stream += steps * stream_step
                     _store_pixels(s, row_phase, sums, width, low + sub, min(high, low + sub + width), height, out,
                                   channel * s.out_c, nothing)  # fmt: skip
         return
@@ -282,23 +293,23 @@ def _pixels_task(
                 channel = group * s.c_out + start
                 own = sums[rows * padded * s.sx :]
                 _tiles(tile, s, height, packed, length, 0, padded, weight, channel * s.taps * s.c_in, c, channels, jobs,
-                       row_phase, taps, table, bias, channel, own, padded, ahead, 0)  # fmt: skip
+                       row_phase, taps, table, bias, channel, own, padded, ahead, 0, ahead[0], 0)  # fmt: skip
                 if c + channels == s.c_in:
                     _store_pixels(s, row_phase, own, padded, low, high, height, out, channel * s.out_c, nothing)
                 rows += height
 
 
 @kernel
-def _row_taps(s, first, count, jz, jy, table, near_step, taps, rows, own):
+def _row_taps(s, first, count, jz, jy, table, step, taps, rows, own):
     """The taps of ``first ... first + count - 1`` whose input row exists, into ``own``; returns how many.
 
-    ``near_step``: from a tap's weights to the next one's where they were read from the caller's memory, else 0.
+    ``step``: from a tap's weights to the next one's.
     """
     found = 0
     for tap in range(first, first + count):
         if 0 <= jz - rows[tap, 0] < s.data_z and 0 <= jy - rows[tap, 1] < s.data_y:
             own[2 * found] = taps[2 * (table * s.entries + tap) + 1]
-            own[2 * found + 1] = tap * near_step if near_step else taps[2 * (table * s.entries + tap)]
+            own[2 * found + 1] = tap * step
             found += 1
     return found
 
@@ -344,26 +355,22 @@ def _tile_height(left):
 
 
 @kernel
-def _store_channels(s, sums, block, channel, channels, out, to):
-    """Write one row of some channels; ``sums[phase, pixel, channel]``."""
+def _store_channels(s, sums, at, block, channel, channels, places, out, to):
+    """Write one row of some channels; ``sums[pixel, channel]`` from ``at`` on, ``places``: of the channels in ``out``."""
     if s.fold > 1 and s.out_r == 1:
         to += channel // s.fold * s.out_c + channel % s.fold
         for j in range(s.wx):
-            copy(sums, j * block, out, to + j * s.out_x, channels)
+            copy(sums, at + j * block, out, to + j * s.out_x, channels)
     elif s.out_x == 1:
-        for c in range(channels):
-            at = to + (channel + c) * s.out_c
-            for phase in range(s.sx):
-                source = phase * s.wx * block + c
-                for j in range((s.ox - phase + s.sx - 1) // s.sx):
-                    out[at + phase + j * s.sx] = sums[source + j * block]
+        transpose(block, sums, at, out, places, to, s.ox, s.ox)
+    elif s.out_c == 1 and s.fold == 1:
+        for i in range(s.ox):
+            copy(sums, at + i * block, out, to + channel + i * s.out_x, channels)
     else:
         for i in range(s.ox):
-            j, phase = divmod(i, s.sx)
-            source = (phase * s.wx + j) * block
             for c in range(channels):
                 o, r = divmod(channel + c, s.fold)
-                out[to + i * s.out_x + r * s.out_r + o * s.out_c] = sums[source + c]
+                out[to + i * s.out_x + r * s.out_r + o * s.out_c] = sums[at + i * block + c]
 
 
 @kernel
@@ -378,6 +385,18 @@ def _fetch_weights(weight, at, run, step, first, count):
         if place == lines:
             place = 0
             row += 1
+
+
+@kernel
+def _upcoming(s, jobs, row_phase, phase, first_row, last_row, at, depth, following, block):
+    """Where the packed weights begin that are read after those of a phase, and how many they are.
+
+    ``at``: where this block of ``depth`` input channels begins; ``following``: input channels of the next.
+    """
+    row_phase, phase = divmod(row_phase * s.sx + phase + 1, s.sx)
+    if row_phase == last_row:
+        row_phase, at, depth = first_row, at + s.entries * depth * block, following
+    return at + jobs[row_phase, phase, 0] * depth * block, jobs[row_phase, phase, 1] * depth * block
 
 
 @kernel
@@ -403,11 +422,13 @@ def _channels_task(
     ahead[:] = ahead.ctypes.data
     group_at = group * (panels[s.panels - 1, 0] + panels[s.panels - 1, 1])
     c_out = s.c_out // s.fold
-    places = np.empty(s.kernel, np.int64)
+    places, out_places = np.empty(s.kernel, np.int64), np.empty(panels[0, 1], np.int64)
     for panel in range(first_panel, last_panel):
         start, block, channels, table = panels[panel, 0], panels[panel, 1], panels[panel, 2], panels[panel, 3]
         row_size = s.sx * s.wx * block
+        out_places[:] = -1
         for c in range(channels):
+            out_places[c] = (start + c) * s.out_c
             sums[c] = bias[group * c_out + (start + c) // s.fold]
         for i in range(1, (last_row - first_row) * all_rows * s.sx * s.wx):
             copy(sums, 0, sums, i * block, channels)
@@ -416,40 +437,50 @@ def _channels_task(
         for c in range(0, s.c_in, s.depth):
             depth = min(s.depth, s.c_in - c)
             following = min(s.depth, s.c_in - c - depth)
+            upcoming = following if following > 0 else min(s.depth, s.c_in)
             # where the next block's weights lie, a run for each input channel; packed ones come by themselves
             step, run = c_out * s.kernel, channels // s.fold * s.kernel
             next_at = source + (c + depth) * step
             lines = following * ((run * out.itemsize + 63) // 64) if s.raw else 0
             asked, share = 0, lines // max(1, (last_row - first_row) * all_rows * s.sx) + 1
-            w_at, near_step = base + c * block, 0
+            w_at, tap_step = base + c * s.entries * block, depth * block
             if s.raw:
                 # not a power of two, at which the taps' lines would share cache sets
-                w_at, near_step = 0, depth * block + lanes
-                if _read_weights(s, weight, source, c, depth, channels, block, members, places, near_step, near) != 0:
+                w_at, tap_step = 0, depth * block + lanes
+                if _read_weights(s, weight, source, c, depth, channels, block, members, places, tap_step, near) != 0:
                     spoiled[0] = 1
+            # packed weights lie in the order of their use: while all rows pass those of a phase, the next one's are asked for
             for row_phase in range(first_row, last_row):
                 rz, ry = divmod(row_phase, s.sy)
-                for row in range(all_rows):
-                    n, rest = divmod(row, image_rows)
-                    jz, jy = divmod(rest, s.wy)
-                    if jz * s.sz + rz >= s.oz or jy * s.sy + ry >= s.oy:
-                        continue
-                    line = ((n * s.pz + jz) * s.py + jy) * s.pitch + c * length
-                    for phase in range(s.sx):
-                        count = _row_taps(s, jobs[row_phase, phase, 0], jobs[row_phase, phase, 1], jz, jy, table, near_step,
-                                          taps, rows, own)  # fmt: skip
+                for phase in range(s.sx):
+                    first, taps_of_phase = jobs[row_phase, phase, 0], jobs[row_phase, phase, 1]
+                    stream, stream_step = ahead[0], 0
+                    if not s.raw:
+                        at, size = _upcoming(s, jobs, row_phase, phase, first_row, last_row, w_at, depth, upcoming, block)
+                        stream = weight.ctypes.data + at * out.itemsize
+                        stream_step = (size * out.itemsize - 1) // (depth * max(1, taps_of_phase * all_rows)) + 1
+                    for row in range(all_rows):
+                        n, rest = divmod(row, image_rows)
+                        jz, jy = divmod(rest, s.wy)
+                        if jz * s.sz + rz >= s.oz or jy * s.sy + ry >= s.oy:
+                            continue
+                        line = ((n * s.pz + jz) * s.py + jy) * s.pitch + c * length
+                        count = _row_taps(s, first, taps_of_phase, jz, jy, table, tap_step, taps, rows, own)
                         if asked < lines:
                             _fetch_weights(weight, next_at, run, step, asked, min(share, lines - asked))
                             asked += share
                         j = 0
                         while j < s.wx:
                             height = _tile_height(s.wx - j)
-                            to = ((row_phase - first_row) * all_rows + row) * row_size + (phase * s.wx + j) * block
+                            to = ((row_phase - first_row) * all_rows + row) * row_size + (j * s.sx + phase) * block
                             call_sum_taps(
                                 tile, height, block // lanes, 1, lanes, packed, line + j, length, near if s.raw else weight,
-                                w_at, block, own, 0, count, depth, True, bias, 0, sums, to, block, ahead, 0, 0,
+                                w_at, block, own, 0, count, depth, True, bias, 0, sums, to, s.sx * block, ahead, 0, 0, stream,
+                                stream_step,
                             )  # fmt: skip
                             j += height
+                            if j >= s.wx:
+                                stream += count * depth * stream_step
         for row_phase in range(first_row, last_row):
             rz, ry = divmod(row_phase, s.sy)
             for row in range(all_rows):
@@ -459,7 +490,7 @@ def _channels_task(
                 if oz < s.oz and oy < s.oy:
                     to = (first_image + n) * s.out_n + group * c_out * s.out_c + oz * s.out_z + oy * s.out_y
                     at = ((row_phase - first_row) * all_rows + row) * row_size
-                    _store_channels(s, sums[at:], block, start, channels, out, to)
+                    _store_channels(s, sums, at, block, start, channels, out_places, out, to)
 
 
 def _native_task(task, tables, x, out):
@@ -511,7 +542,8 @@ def _native_task(task, tables, x, out):
 def _native_pack(task, tables, weight, packed):
     """(C_in, C_out//g, kernel) -> [g][panel][entry][C_in//g][phase][height], zeros beyond the last channel.
 
-    A task takes as many input channels of a panel as the first-level cache holds, and notes whether all of them are finite.
+    Over channels in blocks of ``depth`` input channels: [g][panel][c block][entry][c][height], as they are read. A task
+    takes as many input channels of a panel as the first-level cache holds, and notes whether all of them are finite.
     """
     weight, packed = carray(weight, 1), carray(packed, 1)
     shape = carray(as_pointer(tables[RECORD_AT]), 1, dtype=RECORD)
@@ -530,18 +562,21 @@ def _native_pack(task, tables, weight, packed):
         source = (group * s.c_in + c) * in_step + start // s.fold * out_step
         found |= difference_to_itself(weight, source, (channels + s.fold - 1) // s.fold * out_step) != 0
     places = np.empty(s.kernel, np.int64)
-    _places(s, members, s.c_in * height, places)
     for c in range(first_c, last_c):
         source = (group * s.c_in + c) * in_step + start // s.fold * out_step + start % s.fold
+        first = c // s.depth * s.depth
+        depth = min(s.depth, s.c_in - first)
+        entry_at = to + first * s.taps * height + (c - first) * height
         if s.fold == 1 and s.members == 1:
-            transpose(s.kernel, weight, source, packed, places, to + c * height, channels, height)
+            if c in (first_c, first):
+                _places(s, members, depth * height, places)
+            transpose(s.kernel, weight, source, packed, places, entry_at, channels, height)
             continue
-        entry_at = to
         for entry in range(s.entries):
             phases = 1
             while phases < s.members and members[entry, phases] >= 0:
                 phases += 1
-            at = entry_at + c * phases * height
+            at = entry_at + (c - first) * (phases - 1) * height
             for phase in range(phases):
                 if s.fold == 1:
                     copy_strided(weight, source + members[entry, phase], out_step, packed, at + phase * height, channels)
@@ -549,7 +584,7 @@ def _native_pack(task, tables, weight, packed):
                     # a block of channels lies within one channel's folded phases
                     copy(weight, source + members[entry, phase], packed, at, channels)
                     packed[at + channels : at + height] = 0
-            entry_at += s.c_in * phases * height
+            entry_at += depth * phases * height
     if found:
         spoiled[0] = 1
 
@@ -569,6 +604,7 @@ class _State(NamedTuple):
     weight: NDArray[Any]
     bias: NDArray[Any]
     work: dict[tuple[bool, bool], tuple[Any, NDArray[np.int64]]]  # by the memory order of x and out
+    shuffled: bool  # weights and bias as ``_shuffled`` has them
 
 
 @variant(
@@ -584,6 +620,14 @@ class Phase(Variant):
     serves_strided = True
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
+        if _shuffled.fits(problem):
+            rows = _road(problem)
+            packed = np.empty(rows.weights, problem.dtype)
+            pack = _shuffled.codes(problem.dtype)[1].address
+            launch(rows.pack_tasks, rows.alone, pack, rows.addresses, weight.reshape(-1), packed)
+            state = _State(problem, packed, _shuffled.row_bias(problem, bias), {}, True)
+            _work(state, False, False)
+            return state
         found = _layout(problem)
         packed = np.empty(found.weights, problem.dtype)
         spoiled = np.zeros(1, np.int64)
@@ -593,7 +637,7 @@ class Phase(Variant):
         if spoiled[0]:
             # A border's zero times an infinite weight would reach outputs whose sums it does not belong to.
             return registry.get("direct").prepare(problem, weight, bias)
-        state = _State(problem, packed, _blocks.bias_or_zeros(problem, bias), {})
+        state = _State(problem, packed, _blocks.bias_or_zeros(problem, bias), {}, False)
         _work(state, False, False)
         return state
 
@@ -605,19 +649,28 @@ class Phase(Variant):
         flat_out, out_last = _blocks.dense(out)
         if flat_x is None:
             flat_x = np.ascontiguousarray(x).reshape(-1)
-        if flat_out is None:
+        if flat_out is None or (state.shuffled and out_last):
             fresh = np.empty(out.shape, out.dtype)
             self.run(state, x, fresh)
             out[...] = fresh
             return
         found, tables = state.work.get((x_last, out_last)) or _work(state, x_last, out_last)
-        launch(found.tasks, found.alone, _native(state.problem.dtype)[0].address, tables, flat_x, flat_out)
+        code = (_shuffled.codes if state.shuffled else _native)(state.problem.dtype)[0].address
+        launch(found.tasks, found.alone, code, tables, flat_x, flat_out)
 
     def one_shot(
         self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None, x: NDArray[Any], out: NDArray[Any]
     ) -> None:
         if not (x.flags.c_contiguous and out.flags.c_contiguous):
             self.run(self.prepare(problem, weight, bias), x, out)
+            return
+        if _shuffled.fits(problem):
+            rows = _road(problem)
+            code, pack = _shuffled.codes(problem.dtype)
+            pack_and_launch(
+                rows.pack_tasks, pack.address, rows.tasks, rows.alone, code.address, rows.addresses, weight.reshape(-1),
+                scratch(problem.dtype, rows.weights), _shuffled.row_bias(problem, bias), x.reshape(-1), out.reshape(-1),
+            )  # fmt: skip
             return
         found = _phase_layout.one_shot_layout(problem, _blocks.threads())
         code, pack = _native(problem.dtype)
@@ -635,17 +688,21 @@ class Phase(Variant):
     def estimate(self, problem: Problem) -> float:
         # Of 67 layers, planned and hot on two Zen 4 cores: 1.11 times this in the geometric mean, with a spread of 1.27.
         # Beyond the caches, bytes come at the pace of a copy.
-        found = _layout(problem)
+        found = _road(problem)
         launch = 1e-6 if found.alone else 4e-6
         return launch + max(found.cycles / 3.1e9, problem.min_bytes / 28e9 if problem.min_bytes > 2**25 else 0.0)
 
     def preparation_estimate(self, problem: Problem) -> float:
+        if _shuffled.fits(problem):
+            return _shuffled.preparation_cycles(_road(problem)) / 3.1e9
         found = _phase_layout.one_shot_layout(problem, _blocks.threads())
         shared = 1 if found.alone else _blocks.threads()
         more = found.cycles - _layout(problem).cycles
         return (more + _phase_layout.preparation_cycles(found) / shared) / 3.1e9
 
     def describe(self, problem: Problem) -> str:
+        if _shuffled.fits(problem):
+            return _shuffled.describe(problem, _road(problem))
         found = _layout(problem)
         s = found.shape
         if s.over_pixels:
@@ -660,11 +717,15 @@ class Phase(Variant):
         return f"{tile}, {where}, {min(s.task_positions, s.positions)} of {s.positions} positions each"
 
     def prepared_bytes(self, problem: Problem) -> int:
+        if _shuffled.fits(problem):
+            return problem.itemsize * (problem.c_out * problem.taps + _road(problem).weights)
         return problem.itemsize * (problem.c_out + _layout(problem).weights)
 
     def workspace_bytes(self, problem: Problem) -> int:
-        found = _layout(problem)
+        found = _road(problem)
         at_once = 1 if found.alone else min(_blocks.threads(), found.tasks)
+        if _shuffled.fits(problem):
+            return at_once * problem.itemsize * _shuffled.workspace_elements(problem, found)
         return at_once * problem.itemsize * _phase_layout.workspace_elements(found)
 
 
@@ -672,9 +733,18 @@ def _layout(problem: Problem) -> Layout:
     return _phase_layout.layout(problem, _blocks.threads())
 
 
+def _road(problem: Problem) -> Any:
+    """The layout of the road that a problem takes."""
+    return _shuffled.layout(problem, _blocks.threads()) if _shuffled.fits(problem) else _layout(problem)
+
+
 def _work(state: _State, x_last: bool, out_last: bool) -> tuple[Any, NDArray[np.int64]]:
     """The layout for a memory order, and its tables with the state's weights."""
-    found = _phase_layout.reordered(_layout(state.problem), state.problem, x_last, out_last)
+    found = _road(state.problem)
+    if not state.shuffled:
+        found = _phase_layout.reordered(found, state.problem, x_last, out_last)
+    elif x_last:
+        found = _shuffled.with_channels_last(found, state.problem)
     tables = found.addresses.copy()
     tables[WEIGHT_AT], tables[BIAS_AT] = state.weight.ctypes.data, state.bias.ctypes.data
     state.work[x_last, out_last] = found, tables

@@ -174,6 +174,7 @@ def _multiply(
                             tile, height, vectors, tiles, lanes, weight, w_at + (line * s.c_in + first_c) * height, height,
                             values, point * point_step + at, padded, once, 0, 1, channels, first_c > 0, bias,
                             bias_at if takes_bias else no_bias, sums, line * height * padded + at, padded, ahead, 0, 0,
+                            ahead[0], 0,
                         )  # fmt: skip
                         at += tiles * vectors * lanes
                     line += 1
