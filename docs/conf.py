@@ -55,7 +55,7 @@ html_theme_options = {
 
 
 def keep_colons(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Napoleon reads "Mode: one of these" as a type where that is a property's first line; so the first line is an empty comment."""
+    """Napoleon reads "Mode: one of these" as a type in a property's first line; so that is an empty comment."""
     if what in ("attribute", "property"):
         lines[:0] = ["..", ""]
 

@@ -21,6 +21,7 @@ REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 USERS = ("checkerboard", "convolution", "figures", "gradients", "plan", "problem", "upsample")
 #: Those of them whose functions come from a paper or another library.
 SOURCED = ("convolution", "gradients", "upsample")
+SIZES = {"counts", "device", "in_size", "input_shape", "kernel", "kernels", "scale", "stride", "strides", "weight", "x"}
 GIVEN = {"self", "cls", "args", "kwargs"}
 DIRECTIVE = re.compile(r"^\.\. auto(\w+):: ([\w.]+).*\n((?:   :.*\n)*)", re.MULTILINE)
 
@@ -112,7 +113,7 @@ def test_arrays_have_shapes(name: str):
 
 @pytest.mark.parametrize("name", [name for page in USERS for name in PAGES[page] if name in FUNCTIONS])
 def test_what_takes_sizes_says_what_it_raises(name: str):
-    if set(inspect.signature(FUNCTIONS[name]).parameters) - GIVEN:
+    if SIZES & set(inspect.signature(FUNCTIONS[name]).parameters):
         assert re.search(r"Raises|ValueError|TypeError", told(FUNCTIONS[name]))
 
 
