@@ -20,7 +20,8 @@ methods()
 # sizes, knows the arithmetic, and is one line of text that every command of the package takes.
 
 problem = Problem.parse("n1_ci512_i8x8_co256_k4x4_s2x2_p1x1")
-print(f"output {problem.out_shape}, {problem.flops:,} operations, at least {problem.min_bytes:,} bytes to move")
+print(f"output {problem.out_shape}")
+print(f"{problem.flops:,} operations, at least {problem.min_bytes:,} bytes to move")
 
 # %%
 # A plan and its reasons
@@ -49,13 +50,15 @@ y.shape
 
 for method in ("phase", "winograd", "direct", "scatter_add", "col2im", "zero_insertion"):
     other = conv_transpose2d(x, weight, stride=2, padding=1, method=method)
-    print(f"{method:<15} differs by {np.abs(other - y).max() / np.abs(y).max():.0e} of the largest value")
+    apart = np.abs(other - y).max() / np.abs(y).max()
+    print(f"{method:<15} differs by {apart:.0e} of the largest value")
 
 # %%
 # Integers are exact, and a method that does not serve them says so and names another one.
 
 try:
-    conv_transpose2d(np.ones((1, 1, 4, 4), int), np.ones((1, 1, 4, 4), int), stride=2, method="winograd")
+    ones = np.ones((1, 1, 4, 4), int)
+    conv_transpose2d(ones, ones, stride=2, method="winograd")
 except NotImplementedError as error:
     print(error)
 
@@ -65,4 +68,5 @@ except NotImplementedError as error:
 # With stride 2, output pixels of one colour use the same taps of the kernel, and no others: four small dense convolutions, no
 # zero inserted, no product wasted.
 
-picture = phases(np.arange(1, 10).reshape(3, 3), np.arange(1, 17).reshape(4, 4), stride=2, padding=1)
+image, kernel = np.arange(1, 10).reshape(3, 3), np.arange(1, 17).reshape(4, 4)
+picture = phases(image, kernel, stride=2, padding=1)

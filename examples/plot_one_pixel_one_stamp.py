@@ -71,4 +71,5 @@ padded = figures.stamps(image, numbers, stride=2, padding=1)
 
 for stride in (1, 2, 3):
     for padding in (0, 1):
-        print(f"stride {stride}, padding {padding}: {output_shape((2, 2), (3, 3), stride, padding)}")
+        size = output_shape((2, 2), (3, 3), stride, padding)
+        print(f"stride {stride}, padding {padding}: {size}")

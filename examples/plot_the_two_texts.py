@@ -10,7 +10,15 @@ matrices at random; one draw is kept here, so that the numbers stay.
 
 import numpy as np
 
-from tconv_bench import conv2d, conv_transpose2d, convolution_matrix, figures, methods, output_shape, upsample
+from tconv_bench import (
+    conv2d,
+    conv_transpose2d,
+    convolution_matrix,
+    figures,
+    methods,
+    output_shape,
+    upsample,
+)
 
 inputs = np.array([[4, 5, 8, 7], [1, 8, 8, 8], [3, 6, 6, 4], [6, 5, 7, 8]])
 kernel = np.array([[1, 4, 1], [1, 4, 3], [3, 3, 1]])
@@ -29,7 +37,8 @@ print(down)
 # %%
 # As matrices, the stronger a colour the larger the value:
 
-matrices = figures.matrices({"Input": inputs, "* Kernel": kernel, "= Output": down}, title="A convolution")
+line = {"Input": inputs, "* Kernel": kernel, "= Output": down}
+matrices = figures.matrices(line, title="A convolution")
 
 # %%
 # The convolution as a matrix
@@ -69,8 +78,9 @@ both_ways = figures.matrix_view(inputs, kernel, small.reshape(2, 2))
 # computes the same numbers without it, but for ``matmul``, which is it:
 
 for method in methods():
-    dtype = np.float64 if method == "winograd" else np.int64  # winograd computes with halves
-    up = conv_transpose2d(small.reshape(1, 1, 2, 2).astype(dtype), kernel[None, None].astype(dtype), method=method)
+    dtype = float if method == "winograd" else int  # winograd computes with halves
+    x, weight = small.reshape(1, 1, 2, 2).astype(dtype), kernel[None, None].astype(dtype)
+    up = conv_transpose2d(x, weight, method=method)
     assert (up[0, 0] == large.reshape(4, 4)).all()
     print(f"{method:<15} agrees")
 
@@ -82,7 +92,8 @@ for method in methods():
 stretched = np.zeros((1, 1, 7, 7), int)
 stretched[0, 0, 2:5:2, 2:5:2] = small.reshape(2, 2)
 by_zeros = conv2d(stretched, kernel[None, None, ::-1, ::-1])
-assert (by_zeros == conv_transpose2d(small.reshape(1, 1, 2, 2), kernel[None, None], stride=2)).all()
+by_stride = conv_transpose2d(small.reshape(1, 1, 2, 2), kernel[None, None], stride=2)
+assert (by_zeros == by_stride).all()
 zeros = figures.zero_insertion(small.reshape(2, 2), kernel, stride=2)
 
 # %%

@@ -11,10 +11,11 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.nodes import make_refnode
 
 _NOT_IN = (nodes.reference, nodes.title, nodes.literal_block)
+_BARE = ("tconv_bench", "tconv_bench.checkerboard", "tconv_bench.figures", "tconv_bench.upsample")
 
 
 class Names(SphinxPostTransform):
-    """``conv_transpose2d`` and ``Problem.flops`` lead to their descriptions; what two modules call by one name does not."""
+    """``conv_transpose2d`` and ``Problem.flops`` lead to their descriptions; a name that two objects have leads nowhere."""
 
     default_priority = 20
 
@@ -30,14 +31,13 @@ class Names(SphinxPostTransform):
                 literal.replace_self(make_refnode(self.app.builder, self.env.docname, docname, anchor, literal.deepcopy()))
 
     def known(self) -> dict[str, list[tuple[str, str]]]:
-        """(page, anchor) of the objects that end in a name: ``Problem.flops`` has its own and ``flops``, if nobody else has."""
-        found = defaultdict(list)
+        """(page, anchor) of objects by full names, with and without the package's; of what users import, by the last one too."""
+        found: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
         for full, entry in self.env.get_domain("py").objects.items():
             if entry.aliased or entry.objtype in ("module", "attribute"):
                 continue
-            name = full.rpartition(".")[2]
-            owner = full.rpartition(".")[0].rpartition(".")[2]
-            for text in {full, full.removeprefix("tconv_bench."), name if entry.objtype != "method" else f"{owner}.{name}"}:
+            home, _, name = full.rpartition(".")
+            for text in {full, full.removeprefix("tconv_bench."), name if home in _BARE else full}:
                 found[text].append((entry.docname, entry.node_id))
         return found
 
