@@ -31,7 +31,7 @@ class Names(SphinxPostTransform):
                 literal.replace_self(make_refnode(self.app.builder, self.env.docname, docname, anchor, literal.deepcopy()))
 
     def known(self) -> dict[str, list[tuple[str, str]]]:
-        """(page, anchor) of objects by full names, with and without the package's; of what users import, by the last one too."""
+        """(page, anchor) of objects by full names, with and without the package's; users' ones by the last name too."""
         found: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
         for full, entry in self.env.get_domain("py").objects.items():
             if entry.aliased or entry.objtype in ("module", "attribute"):
