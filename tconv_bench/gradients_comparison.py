@@ -1,9 +1,9 @@
 """The gradients beside PyTorch's autograd: what is timed, how, and the table made of the rows.
 
-Each layer's backward pass alone: ``torch.autograd.grad`` to input, weight and bias of a kept forward pass, on contiguous tensors
-and (2-D and 3-D) on tensors whose channels are innermost, against ``conv_transpose_grads`` on contiguous arrays. All run in one
-process on the same values and the same number of threads, each call with fresh results, taking turns in random order, as in
-``upsample_comparison``. A result that is not PyTorch's within rounding has no time.
+Each layer's backward pass alone: ``torch.autograd.grad`` to input, weight and bias of a kept forward pass, on contiguous
+tensors and (2-D and 3-D) on tensors whose channels are innermost, against ``conv_transpose_grads`` on contiguous arrays. All
+run in one process on the same values and the same number of threads, each call with fresh results, taking turns in random
+order, as in ``upsample_comparison``. A result that is not PyTorch's within rounding has no time.
 """
 
 from __future__ import annotations
