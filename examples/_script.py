@@ -36,9 +36,9 @@ def steps(count: int, what: str) -> Iterator[int]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """A PNG of 256 colours, dithered for the photographs' sake."""
+    """A PNG of the 256 colours that suit the figure best."""
     content = BytesIO()
     style.write(figure, content, format="png", dpi=PIXELS / figure.get_figwidth())
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.open(content).convert("RGB").quantize(256, kmeans=1).save(path, optimize=True)
+    Image.open(content).convert("RGB").quantize(256, kmeans=1, dither=Image.Dither.NONE).save(path, optimize=True)
     console.print(f"figure: {path}")

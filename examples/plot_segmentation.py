@@ -264,7 +264,7 @@ def draw_kernels(part):
         reach = np.abs(after.reshape(-1, 4, 4)[pairs]).max()
         for axes, weight in zip(grid[:, column], (before, after)):
             axes.imshow(kernel_mosaic(weight, pairs), cmap="RdBu", vmin=-reach, vmax=reach, interpolation="nearest")
-            axes.set_xlabel(f"likeness of neighbours {likeness(weight):.2f}", fontsize=style.SMALL)
+            axes.set_xlabel(f"likeness of neighbours {round(likeness(weight), 2) + 0.0:.2f}", fontsize=style.SMALL)
             bare(axes)
         size = SIZE >> (len(model.up) - column)
         grid[0, column].set_title(f"{size} {arrow} {2 * size} pixels\n{UP[column]} {arrow} {UP[column + 1]} channels")

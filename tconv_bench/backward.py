@@ -5,12 +5,12 @@ With the columns ``cols[(o, k), (n, i)] = grad_out[n, o, i*stride + k*dilation -
     grad_x[c, (n, i)]      = weight[c, (o, k)] @ cols
     grad_weight[c, (o, k)] = x[c, (n, i)] @ cols.T
 
-``weight``, ``x`` and both results are read and written where they lie. A task has some pixels of ``grad_x``, or some rows
-(o, k) of ``grad_weight``: it copies a block of the columns at a time, in panels of some vectors that its core's second-level
+``weight``, ``x`` and both results are read and written where they lie. A task has some pixels of ``grad_x``, or some rows (o,
+k) of ``grad_weight``: it copies a block of the columns at a time, in panels of some vectors that its core's second-level
 cache holds, and multiplies the weights or the input of ``simd.TALL`` channels after another with them. No task waits for or
-reads what another one wrote: on two cores without a common cache, columns that they shared took up to twice the time. Where rows are few,
-tasks share the pixels of ``grad_weight`` too, and their sums are added in order. The cut into tasks depends on the problem
-alone, so that results depend neither on the threads nor on the run.
+reads what another one wrote: on two cores without a common cache, columns that they shared took up to twice the time. Where
+rows are few, tasks share the pixels of ``grad_weight`` too, and their sums are added in order. The cut into tasks depends on
+the problem alone, so that results depend neither on the threads nor on the run.
 
 Cost: twice the forward call's products, and ``taps / stride**d`` times ``grad_out`` copied twice.
 
@@ -261,11 +261,11 @@ def _tiles(tile, height, columns, near, zeros, room, at, step, ask, asked, depth
     pairs = vectors // 2
     if pairs > 0:
         call_sum_taps(tile, height, 2, pairs, lanes, near, 0, height, room, at, step, ask, 0, 1, depth, adds, zeros, 0,
-                      target, to, row_step, ask, 1, asked)  # fmt: skip
+                      target, to, row_step, ask, 1, asked, near.ctypes.data, 0)  # fmt: skip
     if vectors % 2:
         done = pairs * 2 * lanes
         call_sum_taps(tile, height, 1, 1, lanes, near, 0, height, room, at + done, step, ask, 0, 1, depth, adds, zeros, 0,
-                      target, to + done, row_step, ask, 1, asked)  # fmt: skip
+                      target, to + done, row_step, ask, 1, asked, near.ctypes.data, 0)  # fmt: skip
 
 
 @kernel

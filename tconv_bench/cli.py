@@ -21,6 +21,7 @@ from tconv_bench import (
     checkerboard_cli,
     compare_cli,
     figures_cli,
+    gradients_cli,
     jit,
     layers,
     machine,
@@ -48,6 +49,7 @@ compare_cli.register(app)
 figures_cli.register(app)
 checkerboard_cli.register(app)
 upsample_cli.register(app)
+gradients_cli.register(app)
 
 
 def main() -> None:

@@ -185,5 +185,5 @@ def test_segmentation_reaches_its_accuracy(run):
     assert names["overlaps"].mean() > 0.77
     assert names["overlaps"].min() > 0.6
     for layer, before in zip(names["model"].up, names["kernels_before"]):
-        assert abs(names["likeness"](before)) < 0.1
-        assert names["likeness"](layer.parameters[0]) > 0.2
+        assert abs(names["likeness"](before)) < 0.06
+        assert names["likeness"](layer.parameters[0]) > 0.08
