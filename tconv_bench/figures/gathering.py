@@ -60,12 +60,12 @@ def _step(given: Lesson, pixel: tuple[int, ...]) -> list[Panel]:
     pairs = given.taps(pixel)
     done = np.arange(given.y.size).reshape(given.y.shape) <= np.ravel_multi_index(pixel, given.y.shape)
     output = grids.shaded(given.y, grids.OUTPUT, kinds=np.where(done, grids.VALUE, grids.BLANK), top=grids.magnitude(given.y))
-    read = grids.shaded(given.x, grids.INPUT).framed(*((*i, 1, 1) for i, _ in pairs))
-    taps = grids.shaded(given.kernel, grids.KERNEL).framed(*((*k, 1, 1) for _, k in pairs))
+    read = grids.shaded(given.x, grids.INPUT).framed(*((i[0], i[1], 1, 1) for i, _ in pairs))
+    taps = grids.shaded(given.kernel, grids.KERNEL).framed(*((k[0], k[1], 1, 1) for _, k in pairs))
     place = pixel[1] if given.ndim == 1 else f"{pixel[0]}, {pixel[1]}"
     room = max(1.4, _COLUMN * given.y.shape[1])
     return [
         Panel("Input", read),
         Panel("Kernel", taps),
-        Panel(f"Output {place}", output.framed((*pixel, 1, 1)), Windows(given).sum_text(pixel, room), grids.ARROW),
+        Panel(f"Output {place}", output.framed((pixel[0], pixel[1], 1, 1)), Windows(given).sum_text(pixel, room), grids.ARROW),
     ]
