@@ -1,4 +1,4 @@
-# `make bench` and `make test` do all set-up: they need Python >= 3.10, git and make, and nothing else.
+# `make bench`, `make test` and `make docs` do all set-up: they need Python >= 3.10, git and make, and nothing else.
 
 VENV ?= .venv
 PROFILE ?= quick
@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: bench site test lint clean
+.PHONY: bench site test docs lint clean
 
 bench: $(READY)
 	$(BIN)/tconv-bench run --profile $(PROFILE)
@@ -19,6 +19,10 @@ site: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build/html
+	@echo "built docs/_build/html/index.html"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check
@@ -36,5 +40,9 @@ $(VENV)/.installed-dev: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
+$(VENV)/.installed-docs: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .asv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .asv build docs/_build docs/gallery *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,10 +11,12 @@ from tconv_bench.registry import methods
 
 if TYPE_CHECKING:
     from tconv_bench import upsample
+    from tconv_bench.gradients import Gradients, conv_transpose_grads
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Gradients",
     "Plan",
     "Problem",
     "conv1d",
@@ -23,6 +25,7 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "conv_transpose_grads",
     "convolution_matrix",
     "methods",
     "output_shape",
@@ -33,7 +36,9 @@ __all__ = [
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """``upsample`` is imported where it is first used: 11 ms that ``import tconv_bench`` need not take."""
+        """``upsample`` and the gradients are imported where they are first used: 11 ms for the former."""
         if name == "upsample":
             return import_module("tconv_bench.upsample")
+        if name in ("Gradients", "conv_transpose_grads"):
+            return getattr(import_module("tconv_bench.gradients"), name)
         raise AttributeError(f"module 'tconv_bench' has no attribute {name!r}")

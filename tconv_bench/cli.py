@@ -17,7 +17,21 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from tconv_bench import compare_cli, figures_cli, jit, layers, machine, measure, registry, store, suite, units, upsample_cli
+from tconv_bench import (
+    checkerboard_cli,
+    compare_cli,
+    figures_cli,
+    gradients_cli,
+    jit,
+    layers,
+    machine,
+    measure,
+    registry,
+    store,
+    suite,
+    units,
+    upsample_cli,
+)
 from tconv_bench.console import EXAMPLE, epilog, err, out, say, shown
 from tconv_bench.problem import Problem
 from tconv_bench.store import Measurement
@@ -33,7 +47,9 @@ app = typer.Typer(
 )
 compare_cli.register(app)
 figures_cli.register(app)
+checkerboard_cli.register(app)
 upsample_cli.register(app)
+gradients_cli.register(app)
 
 
 def main() -> None:

@@ -71,7 +71,7 @@ class Entrant:
 
     @property
     def process(self) -> str:
-        """Which process serves it: peers by their libraries, ours together, the control and copies apart."""
+        """The process that serves it; one for peers of the same libraries, one for ours, and the control and copies apart."""
         if self.peer:
             return "+".join(peers.get(self.method).packages)
         return "control" if self.control else f"own {self.number} {self.revision}"
@@ -157,6 +157,7 @@ def run(
     Args:
         problems: (label, problem) pairs.
         competitors: of ``entrants``.
+        settings: how long, in which modes and with which caches, on how many threads.
         trees: package tree of each revision among the competitors, from ``checkout``.
         on_progress, on_group: called before each group, and with each group's rows once they are stored.
 

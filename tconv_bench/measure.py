@@ -59,7 +59,10 @@ def aligned(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
 
 
 def make_data(problem: Problem) -> Data:
-    """Standard normal floats, or integers from -4 to 4 (0 to 4 where unsigned), each array at the start of a cache line."""
+    """Input, weight and bias of a problem, each array at the start of a cache line.
+
+    Standard normal floats, or integers from -4 to 4 (0 to 4 where unsigned).
+    """
     rng = np.random.default_rng(20160323)
 
     def draw(shape: tuple[int, ...]) -> NDArray[Any]:
@@ -83,7 +86,7 @@ def poisoned(problem: Problem) -> NDArray[Any]:
 
 
 def wrong(problem: Problem, data: Data, out: Any, method: str = "") -> str:
-    """Why ``out`` is not the transposed convolution of ``data``; "" if it is, by the module's check.
+    """Why ``out`` is not the problem's transposed convolution of ``data``; "" if it is, by the module's check.
 
     What a float sum's rounding does not explain may be explained by that of ``method`` (its ``error_bound``; "auto": of any).
     """
@@ -267,7 +270,7 @@ def is_narrow(samples: list[float], width: float) -> bool:
 
 
 def traced_peak(run: Callable[[], object]) -> int:
-    """Bytes that one call allocates at its peak beyond what was there before, as tracemalloc sees them.
+    """Bytes that one call of ``run`` allocates at its peak beyond what was there before, as tracemalloc sees them.
 
     NumPy's and Numba's arrays are seen; what native libraries allocate is not. Tracing slows a call: never time under it.
     """

@@ -226,7 +226,7 @@ class Problem:
 
     @property
     def ndim(self) -> int:
-        """Spatial axes: 1, 2 or 3."""
+        """Number of spatial axes, 1 to 3."""
         return len(self.in_size)
 
     @property
@@ -256,7 +256,7 @@ class Problem:
 
     @property
     def taps(self) -> int:
-        """Kernel positions: the product of the kernel's sizes."""
+        """Positions of the kernel, the product of its sizes."""
         return prod(self.kernel)
 
     @property
@@ -276,12 +276,12 @@ class Problem:
 
     @property
     def flops(self) -> int:
-        """2 * batch * c_in * (c_out / groups) * meetings: one multiplication and one addition per useful product."""
+        """One multiplication and one addition per useful product, ``2 * batch * c_in * (c_out / groups) * meetings``."""
         return 2 * self.batch * self.c_in * (self.c_out // self.groups) * self.meetings
 
     @property
     def min_bytes(self) -> int:
-        """Bytes of input, weight and output, each moved once: the least that any method must move."""
+        """The least bytes that any method must move, which are those of input, weight and output, each once."""
         return self.itemsize * (prod(self.x_shape) + prod(self.weight_shape) + prod(self.out_shape))
 
     @cached_property
@@ -312,7 +312,7 @@ class Problem:
 
     @classmethod
     def parse(cls, text: str) -> Problem:
-        """The Problem of one line such as ``n1_ci512_i4x4_co256_k4x4_s2x2_p1x1_float64``.
+        """The Problem of one line of ``text`` such as ``n1_ci512_i4x4_co256_k4x4_s2x2_p1x1_float64``.
 
         Tokens, in any order, joined by ``_``: n batch, ci and co channels, i input size, k kernel, s stride, p padding (``1``
         or ``before:after`` per axis), op output padding, g groups, d dilation, and a dtype. n defaults to 1, the rest as in

@@ -45,7 +45,7 @@ class Variant:
     serves_strided = False
 
     def supports(self, problem: Problem) -> Literal[True] | str:
-        """True, or a sentence that says why not and names an alternative."""
+        """True where it serves the problem, or a sentence that says why not and names an alternative."""
         return True
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
@@ -90,7 +90,10 @@ class Variant:
     def error_bound(
         self, problem: Problem, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """Largest difference to the reference that rounding explains, for each output or broadcast to them."""
+        """Largest difference to the reference that rounding explains, for each output or broadcast to them.
+
+        ``problem``, ``x``, ``weight`` and ``bias`` are what ``run`` and ``prepare`` were given.
+        """
         return reference.error_bound(problem, x, weight, bias)
 
     def prepared_bytes(self, problem: Problem) -> int:
@@ -153,7 +156,10 @@ def _load() -> None:
 
 
 def methods(device: str = "cpu") -> list[str]:
-    """Names of the registered variants of a device, sorted; each is valid as ``method``.
+    """Names of the registered variants of a device ("cpu" or "cuda"), sorted; each is valid as ``method``.
+
+    Raises:
+        ValueError: another device.
 
     >>> "direct" in methods()
     True
@@ -165,7 +171,7 @@ def methods(device: str = "cpu") -> list[str]:
 
 
 def get(name: str, device: str = "cpu") -> Variant:
-    """The variant of a name; ValueError lists the valid names."""
+    """The variant of a ``name`` on a ``device``; ValueError lists the valid names."""
     names = methods(device)
     if name not in names:
         raise ValueError(f"method is {name!r}, valid methods on {device} are {', '.join(names)}")

@@ -532,6 +532,17 @@ def call_task(typingctx, address, task, tables, x, out):
 
 
 @intrinsic
+def take_number(typingctx, counters, index):
+    """``counters[index]``, which is one more from then on: no two threads get the same number."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [args[1]]), ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(counters, types.int64), codegen
+
+
+@intrinsic
 def as_pointer(typingctx, address):
     """An address as the untyped pointer that ``carray`` takes."""
 
@@ -730,6 +741,7 @@ def _deinterleave(stride: int):
 _deinterleave_1 = _deinterleave(1)
 _deinterleave_2 = _deinterleave(2)
 _deinterleave_3 = _deinterleave(3)
+deinterleave_4 = _deinterleave(4)  # apart from the others, so that nobody compiles it who has no use for it
 
 
 @njit(nogil=True)
@@ -744,6 +756,22 @@ def deinterleave(stride, source, at, first, last, out, to, step, count):
         _deinterleave_2(source, at, first, last, out, to, step, count)
     else:
         _deinterleave_1(source, at, first, last, out, to, step, count)
+
+
+def _transposed(builder, values):
+    """The rows of a square of vectors as its columns."""
+    values, lanes, half = list(values), len(values), 1
+    index = ir.VectorType(ir.IntType(32), lanes)
+    while half < lanes:
+        # exchange the off-diagonal quarters of every 2*half x 2*half block
+        low = ir.Constant(index, [lane if not lane & half else lanes + lane - half for lane in range(lanes)])
+        high = ir.Constant(index, [lane + half if not lane & half else lanes + lane for lane in range(lanes)])
+        for i in range(lanes):
+            if not i & half:
+                a, b = values[i], values[i | half]
+                values[i], values[i | half] = builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high)
+        half *= 2
+    return values
 
 
 @intrinsic
@@ -768,18 +796,8 @@ def _transpose_block(typingctx, columns, source, at, target, places, first, shif
             exists = builder.icmp_signed("<", ir.Constant(i64, j), rows)
             place = builder.add(at, builder.mul(columns, ir.Constant(i64, j)))
             values.append(memory.load(memory.address(source, place), builder.select(exists, mask, empty)))
-        index, half = ir.VectorType(ir.IntType(32), lanes), 1
-        while half < lanes:
-            # exchange the off-diagonal quarters of every 2*half x 2*half block
-            low = ir.Constant(index, [lane if not lane & half else lanes + lane - half for lane in range(lanes)])
-            high = ir.Constant(index, [lane + half if not lane & half else lanes + lane for lane in range(lanes)])
-            for i in range(lanes):
-                if not i & half:
-                    a, b = values[i], values[i | half]
-                    values[i], values[i | half] = builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high)
-            half *= 2
         stored = _below(builder, lanes, written)
-        for k, value in enumerate(values):
+        for k, value in enumerate(_transposed(builder, values)):
             with builder.if_then(builder.icmp_signed("<", ir.Constant(i64, k), width)):
                 place = builder.load(builder.gep(places, [builder.add(first, ir.Constant(i64, k))]))
                 with builder.if_then(builder.icmp_signed(">=", place, ir.Constant(i64, 0))):
@@ -803,6 +821,63 @@ def transpose(step, width, source, at, target, places, shift, rows, written):
                 step, source, at + j * step + k, target, places, k, shift + j, min(lanes, rows - j), min(lanes, width - k),
                 min(lanes, written - j),
             )  # fmt: skip
+
+
+def _transpose_square(whole: bool):
+    """Intrinsic: target[to + k*column_step + j] = source[at + j*row_step + k] for j < rows, k < columns.
+
+    Both are at most a vector's lanes; where ``whole``, ``columns`` is taken for that and all lanes are written for each k.
+    """
+
+    def codegen(context, builder, signature, args):
+        _, at, row_step, _, to, column_step, rows, columns = args
+        vectors = _Vectors(context, builder, signature.args[0].dtype)
+        source, target = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3))
+        memory, lanes, constant = vectors.memory, vectors.lanes, vectors.constant
+        empty = ir.Constant(ir.VectorType(ir.IntType(1), lanes), None)
+        mask, stored = (None, None) if whole else (_below(builder, lanes, columns), _below(builder, lanes, rows))
+        values = []
+        for j in range(lanes):
+            exists = builder.icmp_signed("<", constant(j), rows)
+            row = builder.mul(row_step, builder.select(exists, constant(j), constant(0)))
+            own = None if whole else builder.select(exists, mask, empty)
+            values.append(memory.load(memory.address(source, builder.add(at, row)), own))
+        for k, value in enumerate(_transposed(builder, values)):
+            place = memory.address(target, builder.add(to, builder.mul(column_step, constant(k))))
+            if whole:
+                memory.store(value, place)
+                continue
+            with builder.if_then(builder.icmp_signed("<", constant(k), columns)):
+                memory.store(value, place, stored)
+        return context.get_dummy_value()
+
+    def typing(typingctx, source, at, row_step, target, to, column_step, rows, columns):
+        i = types.int64
+        return types.void(source, i, i, target, i, i, i, i), codegen
+
+    return intrinsic(typing)
+
+
+_transpose_whole = _transpose_square(True)
+_transpose_part = _transpose_square(False)
+
+
+@njit(nogil=True)
+def transpose_rows(source, at, row_step, rows, columns, target, to, column_step):
+    """target[to + k*column_step + j] = source[at + j*row_step + k] for j < rows, k < columns, k upwards.
+
+    Fewer rows than a vector has lanes are written with what fills it, which the next column overwrites.
+    """
+    lanes = VECTOR_BYTES // source.itemsize
+    for j in range(0, rows, lanes):
+        for k in range(0, columns, lanes):
+            from_, onto = at + j * row_step + k, to + k * column_step + j
+            if columns - k >= lanes and (j == 0 or rows - j >= lanes):
+                _transpose_whole(source, from_, row_step, target, onto, column_step, min(lanes, rows - j), lanes)
+            else:
+                _transpose_part(
+                    source, from_, row_step, target, onto, column_step, min(lanes, rows - j), min(lanes, columns - k)
+                )
 
 
 def _lines(nv: int):
@@ -1199,6 +1274,40 @@ def difference_to_itself(typingctx, source, at, count):
         scalar = builder.extract_element(result, ir.Constant(ir.IntType(32), 0))
         for number in range(1, lanes):
             scalar = add(scalar, builder.extract_element(result, ir.Constant(ir.IntType(32), number)))
+        return scalar
+
+    return source.dtype(source, types.int64, types.int64), codegen
+
+
+@intrinsic
+def total(typingctx, source, at, count):
+    """The sum of ``source[at : at + count]``: each lane of four vectors adds every fourth vector's in order, then all lanes."""
+
+    def codegen(context, builder, signature, args):
+        _, at, count = args
+        vectors = _Vectors(context, builder, signature.args[0].dtype)
+        memory, lanes, constant = vectors.memory, vectors.lanes, vectors.constant
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        add = builder.add if isinstance(vectors.type.element, ir.IntType) else builder.fadd
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(vectors.type, None)) for _ in range(4)]
+
+        def add_block(place, left=None):
+            for v, held in enumerate(sums):
+                mask = None if left is None else vectors.below(left, v)
+                value = memory.load(memory.address(data, builder.add(place, constant(v * lanes))), mask)
+                builder.store(add(builder.load(held), value), held)
+
+        blocks = builder.udiv(count, constant(4 * lanes))
+        with cgutils.for_range(builder, blocks) as block:
+            add_block(builder.add(at, builder.mul(block.index, constant(4 * lanes))))
+        done = builder.mul(blocks, constant(4 * lanes))
+        with builder.if_then(builder.icmp_signed("<", done, count)):
+            add_block(builder.add(at, done), builder.sub(count, done))
+        first, second, third, fourth = map(builder.load, sums)
+        lane_sums = add(add(first, second), add(third, fourth))
+        scalar = builder.extract_element(lane_sums, ir.Constant(ir.IntType(32), 0))
+        for number in range(1, lanes):
+            scalar = add(scalar, builder.extract_element(lane_sums, ir.Constant(ir.IntType(32), number)))
         return scalar
 
     return source.dtype(source, types.int64, types.int64), codegen

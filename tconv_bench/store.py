@@ -82,7 +82,7 @@ def utc_now() -> str:
 
 
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Confidence interval of the median by order statistics; (minimum, maximum) where the samples are too few for it.
+    """Interval of the median of given ``confidence`` by order statistics; (minimum, maximum) where samples are too few for it.
 
     The k-th smallest and k-th largest of n samples enclose the median unless fewer than k samples fall on one side of it:
     probability 2 P(Binomial(n, 1/2) < k). No assumption about the distribution (David & Nagaraja, "Order Statistics", 2003,
@@ -112,12 +112,14 @@ def timing_fields(samples: Iterable[float]) -> dict[str, Any]:
 
 
 def append(path: Path | str, measurement: Measurement) -> None:
-    """Add one row; see ``append_all``."""
+    """Add one measurement's row; see ``append_all``."""
     append_all(path, [measurement])
 
 
 def append_all(path: Path | str, measurements: Sequence[Measurement]) -> None:
-    """Add rows, on the disk when this returns; an unfinished last line of an interrupted run is cut off first.
+    """Add the rows of measurements to the file ``path``, on the disk when this returns.
+
+    An unfinished last line of an interrupted run is cut off first.
 
     Raises:
         StoreError: the file cannot be written.
@@ -170,7 +172,7 @@ def _is_json(text: bytes) -> bool:
 
 
 def read(path: Path | str) -> list[Measurement]:
-    """All rows of a file, oldest first; one whose name ends in .gz is unpacked.
+    """All rows of the file ``path``, oldest first; one whose name ends in .gz is unpacked.
 
     An unfinished last line (an interrupted write) is dropped with a UserWarning.
 

@@ -76,7 +76,7 @@ def entrant(row: Measurement) -> str:
 
 
 def spread(a: Measurement, b: Measurement) -> float:
-    """How far the intervals of two sets reach apart, as a part of the lower end."""
+    """How far the intervals of two sets, ``a`` and ``b``, reach apart, as a part of the lower end."""
     return max(_bound(a.high, a), _bound(b.high, b)) / min(_bound(a.low, a), _bound(b.low, b)) - 1
 
 
@@ -86,7 +86,7 @@ def _bound(value: float | None, row: Measurement) -> float:
 
 
 def groups(measurements: Iterable[Measurement]) -> list[Group]:
-    """The newest group of each (label, problem, mode, cache, threads), in the order in which they were first met."""
+    """The newest group of measurements of each (label, problem, mode, cache, threads), in the order of their first."""
     members: dict[str, list[Measurement]] = {}
     for row in measurements:
         if row.suite == SUITE and row.group:
@@ -124,13 +124,13 @@ def _kind(group: Group) -> tuple[str, str, int]:
 
 
 def noise_floor(found: Iterable[Group]) -> float | None:
-    """The median spread of the A/A controls of some groups; None where none was timed."""
+    """The median spread of the A/A controls of the groups that were ``found``; None where none was timed."""
     spreads = [g.spread for g in found if g.spread is not None]
     return statistics.median(spreads) if spreads else None
 
 
 def faster(a: Measurement, b: Measurement, floor: float | None) -> bool:
-    """Whether ``a`` is faster than ``b`` beyond chance, by the module's three conditions."""
+    """Whether ``a`` is faster than ``b`` beyond chance and the noise ``floor``, by the module's three conditions."""
     assert a.median is not None
     assert b.median is not None
     apart = _bound(b.low, b) > _bound(a.high, a)
@@ -139,7 +139,7 @@ def faster(a: Measurement, b: Measurement, floor: float | None) -> bool:
 
 
 def verdict(group: Group, names: Sequence[str] | None = None) -> Verdict | None:
-    """The fastest of the named entrants (default: all) that have a time; None where none has."""
+    """The fastest of a group's entrants that have a time, of ``names`` alone where they are given; None where none has."""
     timed = {name: row for name, row in group.timed.items() if names is None or name in names}
     if not timed:
         return None
@@ -177,7 +177,7 @@ def peers(group: Group) -> list[str]:
 
 
 def channels_first(group: Group) -> list[str]:
-    """The entrants that take and give channels-first memory, as NumPy and ONNX have it."""
+    """The entrants of a group that take and give channels-first memory, as NumPy and ONNX have it."""
     return [name for name, row in group.rows.items() if row.layout != "channels-last"]
 
 
@@ -193,7 +193,7 @@ class Duel:
 
 
 def duel(group: Group, ours: str | None = None) -> Duel | None:
-    """Our entrant (default: the fastest of ours) against the fastest peer; None where either side has no time."""
+    """Of a group, ``ours`` (default: the fastest of ours) against the fastest peer; None where either side has no time."""
     timed = group.timed
     mine = [name for name in own(group) if name in timed and (ours is None or name == ours)]
     theirs = [name for name in peers(group) if name in timed]
@@ -207,7 +207,7 @@ def duel(group: Group, ours: str | None = None) -> Duel | None:
 
 
 def break_even(planned: Measurement, one_shot: Measurement) -> float | None:
-    """Calls after which preparing once has paid: preparation / (one-shot time - planned time); inf where it never does."""
+    """Calls after which preparing once has paid: preparation / (``one_shot`` - ``planned`` time); inf where it never does."""
     if planned.median is None or one_shot.median is None or planned.prepare_seconds is None:
         return None
     gain = one_shot.median - planned.median

@@ -349,6 +349,32 @@ def test_essential_steps_hold_every_phase(text: str):
     assert {of_pixels[pixel] for pixel in shown} == set(of_pixels.ravel())
 
 
+@all_problems
+def test_gather_outlines_the_pixels_and_taps_that_meet(text: str):
+    x, kernel, *sizes = given(text)
+    known, y = lesson.lesson(x, kernel, *sizes), exact(text)
+    shown = list(np.ndindex(*known.y.shape)) if y.size <= 12 else stepping.essential(known)
+    figure = figures.gather(x, kernel, *sizes)
+    inputs, taps, outputs = panels(figure, "Input"), panels(figure, "Kernel"), panels(figure, "Output")
+    assert len(inputs) == len(taps) == len(outputs) == len(shown)
+    for number, pixel in enumerate(shown):
+        pairs = known.taps(pixel)
+        assert outlines(inputs[number]) == [(*i, 1, 1) for i, _ in pairs]
+        assert outlines(taps[number]) == [(*k, 1, 1) for _, k in pairs]
+        assert outlines(outputs[number]) == [(*pixel, 1, 1)]
+        assert sum(known.x[i] * known.kernel[k] for i, k in pairs) == known.y[pixel]
+        assert cells(outputs[number])[pixel[0]][pixel[1]] == y[pixel]
+        done = np.ravel_multi_index(pixel, y.shape) + 1
+        assert sum(value != "" for row in cells(outputs[number]) for value in row) == done
+
+
+def test_gather_shows_the_essential_pixels_of_many():
+    figure = figures.gather([[1, 2], [3, 4]], np.ones((3, 3), int), 2, steps=3)
+    titles = [axes.get_title(loc="left")[7:] for axes in panels(figure, "Output")]
+    assert titles == ["0, 0", "0, 4", "2, 2", "2, 3", "3, 2", "3, 3", "4, 0", "4, 4"]
+    assert any("8 of 25 pixels" in text.get_text().replace("\n", " ") for text in figure.texts)
+
+
 @pytest.mark.parametrize("entry", MOVING, ids=lambda entry: entry.name)
 def test_animations_have_a_frame_per_step_and_decode(entry: figures.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(animation, "TOGETHER", 3)

@@ -16,11 +16,13 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from tconv_bench.figures.animation import save_gif
+from tconv_bench.figures.gathering import gather
 from tconv_bench.figures.interleaving import phases
 from tconv_bench.figures.lesson import numbered
 from tconv_bench.figures.matrix import matrices, matrix_strides, matrix_view
 from tconv_bench.figures.matrix_cost import matrix_bytes
 from tconv_bench.figures.overlaps import overlap, overlap_map
+from tconv_bench.figures.patterns import checkerboard_map, checkerboard_spectra, checkerboard_training
 from tconv_bench.figures.stamping import stamp_frames, stamps
 from tconv_bench.figures.stepping import arithmetic, arithmetic_frames
 from tconv_bench.figures.stretching import zero_insertion
@@ -32,6 +34,10 @@ __all__ = [
     "Entry",
     "arithmetic",
     "arithmetic_frames",
+    "checkerboard_map",
+    "checkerboard_spectra",
+    "checkerboard_training",
+    "gather",
     "matrices",
     "matrix_bytes",
     "matrix_strides",
@@ -68,7 +74,10 @@ class Entry:
 
 
 def save(figure: Figure, folder: Path, name: str, file_format: str = "png") -> Path:
-    """Write a still as ``name``.png (200 pixels per inch) or ``name``.svg; the same figure gives the same bytes."""
+    """Write a still as ``name``.png (200 pixels per inch) or ``name``.svg into a folder; the same figure gives the same bytes.
+
+    ``folder`` is made where it is missing; ``file_format`` is "png" or "svg", another one a ValueError.
+    """
     if file_format not in FORMATS:
         raise ValueError(f"format is {file_format!r}, valid formats are {', '.join(FORMATS)}")
     if file_format == "svg":
@@ -95,8 +104,12 @@ FIGURES = (
         "zero_insertion", "stretch, pad, convolve with the flipped kernel", zero_insertion, partial(_of_lesson, zero_insertion)
     ),
     Entry("phases", "a small kernel per phase of the stride, outputs interleaved", phases, partial(_of_lesson, phases)),
+    Entry("gather", "the pixels and taps that meet in each output pixel", gather, partial(_of_lesson, gather)),
     Entry("arithmetic", "the window of each output pixel over the padded input", arithmetic, partial(_of_lesson, arithmetic)),
     Entry("arithmetic_animation", "the same as a GIF", arithmetic_frames, partial(_of_lesson, arithmetic_frames)),
     Entry("overlap", "how many products meet in each output pixel", overlap, partial(_of_sizes, overlap)),
     Entry("overlap_map", "kernel by stride: where the checkerboard vanishes", overlap_map),
+    Entry("checkerboard_map", "its strength by kernel and stride: counts, random, trained and best kernels", checkerboard_map),
+    Entry("checkerboard_spectra", "outputs and spectra of six up-samplers, random and trained", checkerboard_spectra),
+    Entry("checkerboard_training", "what training leaves of it, step by step", checkerboard_training),
 )

@@ -18,7 +18,9 @@ TOGETHER = 16  # frames that share a palette: some 200 MB while it is made
 
 
 def save_gif(frames: Sequence[Figure], folder: Path, name: str, seconds: float = 0.8) -> Path:
-    """Write ``name``.gif: each frame for ``seconds``, the last one twice as long, over and over; same frames, same bytes.
+    """Write ``folder``/``name``.gif: each frame for ``seconds``, the last one twice as long, over and over.
+
+    The folder is made where it is missing; the same frames give the same bytes.
 
     Raises:
         ValueError: no frame, frames of several sizes, or a time that is not above zero.

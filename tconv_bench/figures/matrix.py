@@ -18,7 +18,8 @@ from tconv_bench.figures.lesson import INPUTS, KERNEL, SMALL_INPUT, lesson
 from tconv_bench.plots import style
 
 _ROLES = {"input": grids.INPUT, "kernel": grids.KERNEL, "output": grids.OUTPUT}
-_LEADS = {"*": grids.CONVOLVE, "*T": grids.TRANSPOSE, "->": grids.ARROW, "=": "=", "+": "+", "@": "@"}
+_EACH = "\N{CIRCLED DOT OPERATOR}"
+_LEADS = {"*": grids.CONVOLVE, "*T": grids.TRANSPOSE, ".*": _EACH, "->": grids.ARROW, "=": "=", "+": "+", "@": "@"}
 
 
 @style.styled
@@ -26,8 +27,13 @@ def matrices(*lines: Mapping[str, ArrayLike], title: str = "", subtitle: str = "
     """Matrices with their values side by side, a line for each mapping from a name to a matrix.
 
     A name that holds "input", "kernel" or "output" has that role's colour. A name may begin with an operator and a space
-    (``*``, ``*T`` for its transpose, ``=``, ``+``, ``@``, ``->``), which is drawn in front of its matrix. A single axis is
-    drawn as a row. Without lines: the first background text's example, its convolution and the transposed one.
+    (``*``, ``*T`` for its transpose, ``.*`` element by element, ``=``, ``+``, ``@``, ``->``), which is drawn in front of its
+    matrix. A single axis is drawn as a row. Without lines: the first background text's example, its convolution and the
+    transposed one. ``title`` and ``subtitle`` stand above.
+
+    Raises:
+        ValueError: an empty line, a matrix without rows and columns.
+        TypeError: a dtype that is not served.
 
     >>> figure = matrices({"Input": [[1, 2], [3, 4]], "* Kernel": [[5, 5], [5, 5]]})
     >>> [axes.get_title(loc="left") for axes in figure.axes]
@@ -130,7 +136,10 @@ def matrix_strides(
     padding: Any = 0,
     dilation: Any = 1,
 ) -> Figure:
-    """The matrices C of one convolution at several strides, below each other; colours are the kernel's values."""
+    """The matrices C of one convolution at several strides, below each other; colours are the kernel's values.
+
+    ``strides`` holds at least one, the others and what is raised are as for ``convolution_matrix``.
+    """
     weights = checked_array(kernel, "kernel")
     lines = []
     width = input_shape if np.ndim(input_shape) == 0 else input_shape[-1]

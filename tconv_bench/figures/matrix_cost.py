@@ -23,7 +23,11 @@ _SIDES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 def matrix_bytes(
     sides: Sequence[int] = _SIDES, kernel: int = 3, stride: int = 1, padding: int = 0, dtype: str = "float32"
 ) -> Figure:
-    """Bytes of C for square images, dense and as CSR, beside the image's own; and the part of its elements that are entries."""
+    """Bytes of C for square images, dense and as CSR, beside the image's own; and the part of its elements that are entries.
+
+    ``sides`` are the images' sides in pixels, at least two; ``kernel``, ``stride`` and ``padding`` one integer for both axes,
+    ``dtype`` that of the values. ValueError and TypeError as by ``matrix_size``.
+    """
     lengths = [as_int(side, "sides", 1) for side in sides]
     if len(lengths) < 2:
         raise ValueError(f"sides is {tuple(lengths)}, but must hold at least two image sides")

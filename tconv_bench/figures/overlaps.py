@@ -74,7 +74,10 @@ def _ratio(value: Fraction) -> str:
 
 @style.styled
 def overlap_map(kernels: int = 12, strides: int = 6, dilation: int = 1, ndim: int = 2) -> Figure:
-    """Contrast of the overlap count for square kernels 1 .. ``kernels`` and strides 1 .. ``strides`` in ``ndim`` dimensions."""
+    """Contrast of the overlap count for square kernels 1 .. ``kernels`` and strides 1 .. ``strides`` in ``ndim`` dimensions.
+
+    ``dilation`` is the distance of the taps. ValueError for more than 24 kernels or strides, or 3 dimensions.
+    """
     wide, high = as_int(kernels, "kernels", 1), as_int(strides, "strides", 1)
     for name, value, most in (("kernels", wide, 24), ("strides", high, 24), ("ndim", as_int(ndim, "ndim", 1), 3)):
         if value > most:

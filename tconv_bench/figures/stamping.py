@@ -72,7 +72,7 @@ def stamp_frames(
     output_padding: Any = 0,
     dilation: Any = 1,
 ) -> list[Figure]:
-    """The stamps one after another as figures of one size, one per input pixel, for ``save_gif``."""
+    """The steps of ``stamps`` as figures of one size, one per input pixel, for ``save_gif``."""
     drawn = Stamping(lesson(x, kernel, stride, padding, output_padding, dilation))
     return [_frame(drawn, pixel) for pixel in np.ndindex(*drawn.lesson.x.shape)]
 

@@ -44,7 +44,7 @@ class Peer(Variant):
     """One engine. ``prepared_bytes`` and ``workspace_bytes`` have no answer: what it keeps and allocates is not known."""
 
     packages: tuple[str, ...]
-    #: "one-shot": each call gets the weights as the user has them; "planned": prepared before.
+    #: In "one-shot" each call gets the weights as the user has them, in "planned" they were prepared before.
     modes: tuple[Mode, ...]
     #: The memory order that it takes and gives.
     layout: Layout
@@ -56,7 +56,7 @@ class Peer(Variant):
 
     @property
     def threads(self) -> int:
-        """Threads that it computes with: those of ``set_threads``, at first every core that this process may use."""
+        """How many threads it computes with, those of ``set_threads``; at first every core that this process may use."""
         return self._threads or machine.usable_cores()
 
     def available(self) -> Literal[True] | str:
@@ -85,11 +85,14 @@ class Peer(Variant):
         raise NotImplementedError
 
     def one_shot(self, problem: Problem, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None) -> Callable[[], Any]:
-        """The engine's call on input and weights as the user has them; it returns a new output."""
+        """The engine's call on input and weights as the user has them; it returns a new output.
+
+        NotImplementedError where the engine takes weights only when it is prepared.
+        """
         raise NotImplementedError(f"{self.name} takes weights only when it is prepared; use its planned mode")
 
     def result(self, value: Any, out: NDArray[Any] | None) -> NDArray[Any]:
-        """What a call returned, or the ``out`` that it wrote, as a C-contiguous channels-first array."""
+        """The ``value`` that a call returned, or the ``out`` that it wrote, as a C-contiguous channels-first array."""
         assert out is not None
         return out
 
@@ -151,7 +154,7 @@ def _load() -> None:
 
 
 def names(device: str = "cpu") -> list[str]:
-    """Names of the peers of a device, installed or not, sorted.
+    """Names of the peers of a device, installed or not, sorted; ValueError for another ``device`` than "cpu" and "cuda".
 
     >>> "torch" in names()
     True

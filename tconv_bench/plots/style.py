@@ -175,14 +175,24 @@ def readable(color: str, contrast: float = 4.5) -> str:
     return matplotlib.colors.to_hex(rgb)
 
 
-def sheet(body: float, title: str, subtitle: str, *, key: float = 0.0, width: float = WIDTH, margin: float = 0.0) -> Figure:
+def sheet(
+    body: float,
+    title: str,
+    subtitle: str,
+    *,
+    key: float = 0.0,
+    width: float = WIDTH,
+    margin: float = 0.0,
+    make: Callable[..., Figure] = Figure,
+) -> Figure:
     """A figure ``body`` inches high below a heading, with ``key`` inches between for a legend or a colour bar.
 
-    ``margin`` inches stay free at either side, for type that another font may draw wider.
+    ``margin`` inches stay free at either side, for type that another font may draw wider; ``make`` may be ``pyplot.figure``,
+    for figures that pyplot shows.
     """
     lines = wrap(subtitle, round(14 * width))
     head = 0.42 + 0.17 * len(lines) + key
-    figure = Figure(figsize=(width, body + head), layout="constrained")
+    figure = make(figsize=(width, body + head), layout="constrained")
     total = body + head
     engine = figure.get_layout_engine()
     assert engine is not None

@@ -24,6 +24,7 @@ _NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?|-?\d+")
 _BOX = re.compile(r"^M(\S+) (\S+) (\S+) (\S+) (\S+) (\S+) (\S+) (\S+)z$")
 _HREF = f"{{{_LINK}}}href"
 _REFERENCE = re.compile(r"url\(#([\w-]+)\)")
+_LOCAL = re.compile(r"^#([\w-]+)$")
 
 
 def save(figure: Figure, folder: Path, name: str) -> Path:
@@ -44,7 +45,7 @@ def compact(svg: str) -> str:
         root.remove(metadata)
     names: dict[str, str] = {}
     for node in root.iter():
-        for name in [*_REFERENCE.findall(" ".join(node.attrib.values())), *filter(None, [node.get(_HREF, "")[1:]])]:
+        for name in [*_REFERENCE.findall(" ".join(node.attrib.values())), *_LOCAL.findall(node.get(_HREF, ""))]:
             names.setdefault(name, f"i{_letters(len(names))}")
     classes: dict[str, str] = {}
     _lean(root, names, classes, digits=1)
@@ -83,7 +84,7 @@ def _attributes(node: ElementTree.Element, names: dict[str, str], classes: dict[
     for name, value in list(node.attrib.items()):
         node.set(name, _REFERENCE.sub(lambda found: f"url(#{names[found[1]]})", value))
     if _HREF in node.attrib:
-        node.set("href", f"#{names[node.attrib.pop(_HREF)[1:]]}")
+        node.set("href", _LOCAL.sub(lambda found: f"#{names[found[1]]}", node.attrib.pop(_HREF)))
     if "style" in node.attrib:
         text = re.sub(r"\s*([:;])\s*", r"\1", node.attrib.pop("style")).replace("font-family:'DejaVu Sans';", "")
         node.set("class", classes.setdefault(text, _letters(len(classes))))

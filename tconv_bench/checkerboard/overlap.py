@@ -49,8 +49,17 @@ def overlap_count(
 def overlap_period(kernel: Any, stride: Any = 1, dilation: Any = 1) -> NDArray[np.int64]:
     """The count far from all borders, one stride of it along each axis: what repeats over a large image.
 
-    Element ``p`` belongs to the output pixels ``o`` with ``(o + pad_before) % stride == p``. An integer kernel stands for one
-    axis; the others may have one value per axis of the kernel.
+    Element ``p`` belongs to the output pixels ``o`` with ``(o + pad_before) % stride == p``.
+
+    Args:
+        kernel: taps per axis, 1 to 3 integers (or one integer for one axis).
+        stride, dilation: an integer for all axes, or one per axis of the kernel.
+
+    Returns:
+        Counts of shape ``stride``, one value per axis.
+
+    Raises:
+        ValueError, TypeError: as ``output_shape`` does.
 
     >>> overlap_period((3, 3), 2)
     array([[4, 2],

@@ -1,0 +1,106 @@
+"""The gradients of a transposed convolution: what back-propagation sends to its input, its weights and its bias.
+
+For a number L that depends on ``out = conv_transpose(x, weight, bias)``, and ``grad_out = dL/d out``::
+
+    grad_x[n, c, i]      = sum over o, k of grad_out[n, o, i*stride + k*dilation - pad] * weight[c, o, k]
+    grad_weight[c, o, k] = sum over n, i of grad_out[n, o, i*stride + k*dilation - pad] * x[n, c, i]
+    grad_bias[o]         = sum over n, q of grad_out[n, o, q]
+
+The first is an ordinary convolution with the stride, the second a correlation of the input with the outputs' gradient over
+batch and pixels; both have the forward call's number of products. Terms whose output pixel does not exist are left out.
+
+Source: Dumoulin & Visin, arXiv:1603.07285, section 4; LeCun et al., "Efficient BackProp", 1998.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tconv_bench import backward, conv, reference
+from tconv_bench.problem import Problem
+
+
+class Gradients(NamedTuple):
+    """What ``conv_transpose_grads`` returns: shapes and dtype of x, weight and bias."""
+
+    grad_x: NDArray[Any]
+    grad_weight: NDArray[Any]
+    grad_bias: NDArray[Any]
+
+
+def conv_transpose_grads(
+    grad_out: ArrayLike,
+    x: ArrayLike,
+    weight: ArrayLike,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Gradients:
+    """Gradients of ``conv_transpose1d/2d/3d`` to its input, weight and bias; the weight's axes say which of the three it is.
+
+    Args:
+        grad_out: gradient to the output, of the shape that the forward call gives and of x's dtype.
+        x: the forward call's input ``(N, C_in, *spatial)`` or unbatched ``(C_in, *spatial)``; float32, float64 or integers.
+        weight: ``(C_in, C_out // groups, *kernel)`` with one to three kernel axes, of x's dtype.
+        stride, padding, output_padding, groups, dilation: as in the forward call.
+
+    Returns:
+        ``(grad_x, grad_weight, grad_bias)`` of the shapes of x, weight and ``(C_out,)``, in x's dtype. Floats depend neither
+        on the number of threads nor on the run; integers are exact modulo their width.
+
+    Raises:
+        ValueError: a shape or size that does not fit, grad_out's among them.
+        TypeError: a dtype that is not served, or arrays of different dtypes.
+
+    Source: Dumoulin & Visin, arXiv:1603.07285, section 4.
+
+    >>> import numpy as np
+    >>> x, weight = np.array([[1.0, 2.0]]), np.array([[[3.0, 4.0, 5.0]]])
+    >>> conv_transpose_grads(np.array([[1.0, 0.0, 0.0, 10.0, 0.0]]), x, weight, stride=2)
+    Gradients(grad_x=array([[ 3., 40.]]), grad_weight=array([[[ 1., 20.,  0.]]]), grad_bias=array([11.]))
+    """
+    x = conv.checked_array(x, "x")
+    weight, grad_out = conv.checked_array(weight, "weight", x.dtype), conv.checked_array(grad_out, "grad_out", x.dtype)
+    if not 3 <= weight.ndim <= 5:
+        raise ValueError(
+            f"weight has {weight.ndim} axes (shape {weight.shape}), but must be (C_in, C_out // groups, *kernel) with one to "
+            "three kernel axes"
+        )
+    sizes = (stride, padding, output_padding, groups, dilation)
+    problem, batched = conv.checked_problem(weight.ndim - 2, "x", x.shape, weight, None, sizes)
+    expected = problem.out_shape if batched else problem.out_shape[1:]
+    if grad_out.shape != expected:
+        raise ValueError(f"grad_out has shape {grad_out.shape}, but the forward call's output has {expected}")
+    arrays = (
+        conv.for_kernels(grad_out).reshape(problem.out_shape), conv.for_kernels(x).reshape(problem.x_shape),
+        conv.for_kernels(weight),
+    )  # fmt: skip
+    grads = _compute(problem, *arrays)
+    dtype = x.dtype.newbyteorder("=")
+    shapes = x.shape, weight.shape, (problem.c_out,)
+    return Gradients(*(grad.astype(dtype, copy=False).reshape(shape) for grad, shape in zip(grads, shapes)))
+
+
+def _compute(problem: Problem, grad_out: NDArray[Any], x: NDArray[Any], weight: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """By the fast kernels, unless there is nothing to sum or a value that is not finite would meet a border's zeros."""
+    if x.size:
+        grads = backward.compute(problem, grad_out, x, weight)
+        if x.dtype.kind != "f" or problem.meetings == problem.taps * problem.in_pixels:
+            return grads
+        if all(_is_finite(min(pair, key=lambda a: a.size)) for pair in ((grads[0], weight), (grads[1], x))):
+            return grads
+    with np.errstate(invalid="ignore", over="ignore"):
+        exact = reference.conv_transpose_grads(problem, grad_out, x, weight)
+        return tuple(np.asarray(grad).astype(x.dtype) for grad in exact)
+
+
+def _is_finite(array: NDArray[Any]) -> bool:
+    """Whether the sum is, which no array with a value that is not has. One such factor spoils sums of both gradients."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return bool(np.isfinite(array.sum()))
