@@ -185,6 +185,29 @@ def test_what_the_documentation_says_of_training():
         assert 2e-3 < study.median_ripple(rows, "icnr", 3, stride) < 8e-3
 
 
+def test_the_documentations_table_is_of_the_rows():
+    text = (Path(__file__).parents[1] / "docs" / "checkerboards.md").read_text(encoding="utf-8").replace("−", "-")
+    rows, seen = study.read(), 0
+    names = {"conv 3x3, pixel shuffle": "shuffle", "the same, ICNR": "icnr"}
+    for line in text.splitlines():
+        name, *shown = (cell.strip() for cell in line.strip("|").split("|"))
+        operator = names.get(name) or name.split(",")[0].split(" ")[0]
+        if operator not in training.OPERATORS or len(shown) != 3:
+            continue
+        kernel = int(name[-1]) if operator == "transposed" else study.CONVOLUTION
+        found = [row for row in rows if row.case[:3] == (operator, kernel, 2)]
+        ripple = study.median_ripple(rows, operator, kernel, 2)
+        assert shown[0] == ("none" if ripple < 1e-12 else f"{100 * ripple:.2g} %")
+        peaks, psnr = sorted(row.peak for row in found), np.median([row.psnr for row in found])
+        numbers = [
+            float(number) for number in shown[1].replace("dB", "").replace("(", "").replace(")", "").split() if number != "to"
+        ]
+        assert numbers == pytest.approx([peaks[1], peaks[0], peaks[2]], abs=0.51 if operator == "bilinear" else 0.051)
+        assert float(shown[2].replace("dB", "")) == pytest.approx(psnr, abs=0.051)
+        seen += 1
+    assert seen == 8
+
+
 def test_random_networks_are_near_the_expectation():
     for kernel, stride in ((3, 2), (4, 2), (4, 3)):
         expected = np.sqrt(expected_spectrum((kernel, kernel), stride).sum() - 1)
