@@ -186,7 +186,7 @@ def test_what_the_documentation_says_of_training():
 
 
 def test_the_documentations_table_is_of_the_rows():
-    text = (Path(__file__).parents[1] / "docs" / "checkerboards.md").read_text(encoding="utf-8").replace("−", "-")
+    text = (Path(__file__).parents[1] / "docs" / "checkerboards.md").read_text(encoding="utf-8").replace("\N{MINUS SIGN}", "-")
     rows, seen = study.read(), 0
     names = {"conv 3x3, pixel shuffle": "shuffle", "the same, ICNR": "icnr"}
     for line in text.splitlines():
