@@ -21,7 +21,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from tconv_bench import Problem, convolution_matrix, figures, reference
-from tconv_bench.checkerboard import contrast, interior, overlap_count, overlap_period
+from tconv_bench.checkerboard import contrast, interior, kernel_pattern, overlap_count, overlap_period, spectral_peak, study
+from tconv_bench.checkerboard.optimum import optimum
 from tconv_bench.figures import animation, grids, interleaving, lesson, overlaps, stepping, windows
 from tconv_bench.plots import style
 from tconv_bench.units import X
@@ -481,6 +482,69 @@ def test_the_map_says_where_the_pattern_vanishes():
     assert (2, 2) not in framed  # the dilation shares a factor with the stride
     assert (3, 3) in framed
     assert overlaps.overlap_contrasts(3, 2)[1][2] == contrast([[4, 2], [2, 1]])
+
+
+def test_the_checkerboard_map_has_the_measures_and_outlines_what_is_none():
+    figure = figures.checkerboard_map()
+    rows = study.read()
+    for axes, measure in zip(
+        figure.axes,
+        (
+            lambda k, s: kernel_pattern(np.ones((k, k)), s).ripple,
+            lambda k, s: np.sqrt(s * s - 1),  # expected of random weights
+            lambda k, s: study.median_ripple(rows, "transposed", k, s),
+            lambda k, s: optimum(k, s).pattern.ripple,
+        ),
+        strict=True,
+    ):
+        shown = {text.get_position(): text.get_text().replace(MINUS, "-") for text in axes.texts}
+        framed = {(round(column + 0.44), round(row + 0.44)) for row, column, *_ in outlines(axes)}
+        assert len(shown) == 27
+        slack = 1.6 if "Random" in axes.get_title(loc="left") else 0.51
+        for (kernel, row), text in shown.items():
+            ripple = float(measure(kernel, study.STRIDES[row - 1]))
+            assert ((kernel, row) in framed) is (text == "none") is (ripple < 1e-10)
+            assert text == "none" or float(text) == pytest.approx(20 * np.log10(ripple), abs=slack)
+    of_counts = {text.get_position() for text in figure.axes[0].texts if text.get_text() == "none"}
+    assert of_counts == {(k, s - 1) for s in study.STRIDES for k in study.KERNELS if k % s == 0}
+
+
+def test_spectra_show_outputs_and_name_their_numbers():
+    figure = figures.checkerboard_spectra()
+    assert len(figure.axes) == 24
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles[:3] == ["transposed 3x3", "transposed 4x4", "nearest + conv"]
+    said = [text.get_text().replace(MINUS, "-") for axes in figure.axes for text in axes.texts]
+    assert [text.startswith("no ripple") for text in said] == [False] * 4 + [True] * 4 + [False] * 2 + [True, False]
+    out = study.outputs(study.PICTURED[0], study.read()[2].arrays())
+    assert study.read()[2].case == study.PICTURED[0]
+    assert_allclose(figure.axes[2].images[0].get_array(), out[0, :36, :36])
+    assert f"peak {spectral_peak(out, 2):.0f}" in said[1]
+
+
+def test_training_lines_are_the_rows_medians(tmp_path: Path):
+    figure = figures.checkerboard_training()
+    (axes,) = figure.axes
+    lines = {line.get_label(): line.get_xydata() for line in axes.lines}
+    expected = [
+        [step, 20 * np.log10(study.median_ripple(study.read(), "transposed", 3, 2, at))]
+        for at, step in enumerate(study.WATCHED)
+    ]
+    assert_allclose(lines["transposed 3x3"], expected)
+    assert lines["shuffle, ICNR"][0, 0] == study.WATCHED[1]  # no pattern before the first step
+    with pytest.raises(ValueError, match="there is no row of transposed, kernel 1, stride 2; `tconv-bench checkerboard-train`"):
+        figures.checkerboard_training([])
+    with pytest.raises(ValueError, match="there is no row with weights of"):
+        figures.checkerboard_spectra([])
+
+
+def test_images_stay_in_compact_svg(tmp_path: Path):
+    figure = style.styled(Figure)(figsize=(1, 1))
+    figure.add_axes((0, 0, 1, 1)).imshow(np.eye(7), interpolation="none")
+    root = ElementTree.parse(figures.save(figure, tmp_path, "image", "svg")).getroot()
+    (image,) = root.iter("{http://www.w3.org/2000/svg}image")
+    assert image.get("href").startswith("data:image/png;base64,")
+    assert image.get("transform").startswith("matrix(10.286 ")  # 72 points of 7 pixels
 
 
 @pytest.mark.parametrize(

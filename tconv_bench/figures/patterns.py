@@ -8,7 +8,7 @@ from functools import partial
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import Colormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -26,6 +26,7 @@ NONE = -200.0  # dB: what is below is rounding
 _MAP = "Blues"
 _LEAST, _MOST = -70.0, 12.0  # dB of the maps' lightest and darkest blue
 _DRAWS = 100  # random networks of a cell
+_LEVELS = 24  # of grey
 _CROP = 36  # pixels of an output that are shown
 _RANGE = (-75.0, -15.0)  # dB of a spectrum's bins, relative to the image's variance
 _NAMES = {
@@ -103,17 +104,22 @@ def _title(row: Row) -> str:
     return f"{row.operator} {row.kernel}x{row.kernel}" if row.operator == "transposed" else _NAMES[row.operator]
 
 
+def _greys(name: str) -> Colormap:
+    """Few levels, so that the file stays small."""
+    return matplotlib.colormaps[name].resampled(_LEVELS)
+
+
 def _draw_crop(axes: Axes, image: NDArray[np.float64]) -> None:
     crop = image[:_CROP, :_CROP]
     low, high = np.percentile(crop, (1, 99))
-    axes.imshow(crop, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    axes.imshow(crop, cmap=_greys("gray"), vmin=low, vmax=high, interpolation="none")
 
 
 def _draw_spectrum(axes: Axes, images: NDArray[np.float64]) -> None:
     variance = images.var(axis=(1, 2)).mean()
     shown = 10 * np.log10(np.fft.fftshift(power_spectrum(images / np.sqrt(variance), 2)) + 1e-30)
     side = len(shown)
-    axes.imshow(shown, cmap="Greys", vmin=_RANGE[0], vmax=_RANGE[1], interpolation="nearest")
+    axes.imshow(shown, cmap=_greys("Greys"), vmin=_RANGE[0], vmax=_RANGE[1], interpolation="none")
     for x, y in ((0, 0), (0, side / 2), (side / 2, 0)):
         axes.plot(x, y, "o", markersize=9, markerfacecolor="none", color=grids.KERNEL, markeredgewidth=1.2, clip_on=False)
 
@@ -204,6 +210,8 @@ def checkerboard_training(rows: Sequence[Row] | None = None) -> Figure:
     axes.xaxis.set_major_locator(FixedLocator(study.WATCHED))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(FixedLocator(list(np.arange(10 * np.ceil(low / 10), high, 10))))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: in_decibels(value)))
     axes.set(xlabel="steps of training", ylabel="ripple, dB")
     axes.grid()

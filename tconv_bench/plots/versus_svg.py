@@ -90,9 +90,10 @@ def _attributes(node: ElementTree.Element, names: dict[str, str], classes: dict[
         node.set("class", classes.setdefault(text, _letters(len(classes))))
     if re.match(r"rotate\(-?0 ", node.get("transform", "")):
         del node.attrib["transform"]
+    fine = 3 if node.tag.endswith("}image") else digits  # an image's scale is multiplied by its pixels
     for name in ("x", "y", "transform", "width", "height"):
         if name in node.attrib:
-            node.set(name, _NUMBER.sub(_rounder(digits), node.attrib[name]))
+            node.set(name, _NUMBER.sub(_rounder(fine), node.attrib[name]))
     if "d" in node.attrib:
         node.set("d", _path(node.attrib["d"], digits))
 
