@@ -16,8 +16,8 @@ Brox, "U-Net", MICCAI 2015.
 """
 
 # %%
-# The images are made here: a crop of a photograph, darkened, and on it some shapes, each filled with a brightened crop of any of
-# the photographs. These ship with scikit-image; those of the test are not used for training.
+# The images are made here: a crop of a photograph, darkened, and on it some shapes, each filled with a brightened crop of any
+# of the photographs. These ship with scikit-image; those of the test are not used for training.
 
 from itertools import pairwise
 
