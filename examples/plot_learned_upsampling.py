@@ -7,7 +7,12 @@ photographs: a photograph is made small, by averaging squares of 2 x 2 or 4 x 4 
 to give back what was lost. What it learns is tested on photographs that it has not seen, against the fixed kernels.
 
 Each kernel is trained twice, from random weights and from the bilinear kernel. The second start is a trick of the paper that
-made transposed convolutions known for segmentation: the network begins as good as interpolation and can only get better.
+made transposed convolutions known for segmentation: the network begins as good as interpolation.
+
+What comes out: one learned kernel of bicubic interpolation's size is 0.3 dB (2 times larger) and 0.2 dB (4 times) better than
+bicubic, a small network 0.7 and 0.5 dB. A kernel of bilinear interpolation's size is better than bilinear, but never as good as
+bicubic: 2 x 2 pixels do not say enough. Both starts end at the same kernel, the one that least squares names; the bilinear
+start passes bicubic after about 50 steps, the random one after 150 to 300.
 
 Source: Long, Shelhamer & Darrell, "Fully convolutional networks for semantic segmentation", CVPR 2015, section 3.3.
 """

@@ -7,16 +7,17 @@ a shape; transposed convolutions double it four times, until there is a score pe
 resolution adds what the encoder found there, as in FCN and U-Net, which gives the labels their sharp edges.
 
 It is trained here from random weights, through this project's own gradients, on discs, squares, triangles and stars cut from
-photographs and laid on other photographs. Colour and texture say nothing about the class: what counts is the outline. It is
-tested on photographs that it has not seen.
+photographs and laid on other photographs. What is bright is likely to be a shape, but colour and texture say nothing about
+which: only the outline does. It is tested on photographs that it has not seen, where 96 % of the pixels come out right (80 %
+are background) and the mean intersection over union is 0.8.
 
 Sources: Long, Shelhamer & Darrell, "Fully convolutional networks for semantic segmentation", CVPR 2015; Ronneberger, Fischer &
 Brox, "U-Net", MICCAI 2015.
 """
 
 # %%
-# The images are made as they are needed: a crop of a photograph, and on it some shapes, each filled with a crop of another one
-# whose mean colour is at least 0.25 away. The photographs ship with scikit-image; those of the test are not used for training.
+# The images are made here: a crop of a photograph, darkened, and on it some shapes, each filled with a brightened crop of any
+# of the photographs. These ship with scikit-image; those of the test are not used for training.
 
 from itertools import pairwise
 
@@ -160,7 +161,7 @@ def agreement(predicted, labels):
 
 
 # %%
-# Training: Adam, new images at every step.
+# Training: Adam, random batches of 2000 images, mirrored and turned.
 
 model = Segmenter(np.random.default_rng(0))
 kernels_before = [layer.parameters[0].copy() for layer in model.up]
