@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tconv_bench import Problem, conv_transpose2d, conv_transpose_grads, reference
 from tconv_bench.gradients import Gradients
-from tests.problems import PROBLEMS, integer_data
+from tests.problems import NAMED, PROBLEMS, integer_data
 
 X = np.arange(2 * 3 * 4 * 5, dtype=np.float64).reshape(2, 3, 4, 5)
 W = np.arange(3 * 2 * 3 * 3, dtype=np.float64).reshape(3, 2, 3, 3) - 20
@@ -44,7 +44,7 @@ def test_every_problem_is_the_definition(problem: Problem):
         assert_array_equal(own, exact)
 
 
-@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+@pytest.mark.parametrize("problem", [Problem.parse(f"{text}_float64") for text in NAMED.values()], ids=str)
 def test_the_definition_is_the_adjoint_of_the_forward_definition(problem: Problem):
     """Forward is linear in x, in weight and in bias: <g, T(x + dx) - T(x)> = <grad_x, dx>, exactly, for any direction dx."""
     grad_out, x, weight = integers(problem)
