@@ -47,7 +47,7 @@ from tconv_bench.simd import (
     transpose_rows,
 )
 from tconv_bench.variants import _native
-from tconv_bench.variants._launch import scratch
+from tconv_bench.variants._launch import FIRST_FREE, scratch
 from tconv_bench.variants._native import SIZES_AT
 
 TALL = simd.TALL
@@ -501,7 +501,7 @@ def _ready(problem: Problem) -> _Ready:
     codes = [_native.code(task, problem.dtype).address for task in (_input_task, _weight_task, _sum_task)]
     taps = _taps(problem, c)
     tables = np.zeros(GRAD_WEIGHT_AT + 1, np.int64)
-    tables[_native.FIRST_FREE : ARRAYS_AT] = *g, *c
+    tables[FIRST_FREE:ARRAYS_AT] = *g, *c
     tables[TAPS_AT] = taps.ctypes.data
     tables[TILE_AT] = simd.native_sum_taps(problem.dtype).address
     tables[COPY_AT] = _native.code(_copy_task, problem.dtype).address
