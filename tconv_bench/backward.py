@@ -42,13 +42,12 @@ from tconv_bench.simd import (
     copy_strided,
     deinterleave,
     deinterleave_4,
-    prefetch_to_read,
     take_number,
     total,
     transpose_rows,
 )
 from tconv_bench.variants import _native
-from tconv_bench.variants._launch import scratch
+from tconv_bench.variants._launch import FIRST_FREE, scratch
 from tconv_bench.variants._native import SIZES_AT
 
 TALL = simd.TALL
@@ -88,7 +87,7 @@ class Cut(NamedTuple):
 
 
 ARRAYS_AT = SIZES_AT + len(Cut._fields)
-TAPS_AT, TILE_AT, X_AT, WEIGHT_AT, GRAD_X_AT, GRAD_WEIGHT_AT = range(ARRAYS_AT, ARRAYS_AT + 6)
+TAPS_AT, TILE_AT, COPY_AT, X_AT, WEIGHT_AT, GRAD_X_AT, GRAD_WEIGHT_AT = range(ARRAYS_AT, ARRAYS_AT + 7)
 TAP_FIELDS = 6  # of a kernel position: shifts along z, y and x, the first and past the last input pixel, place in a line
 WOVEN = 4  # the largest stride whose phases are taken apart in registers
 
@@ -148,6 +147,10 @@ def _room(c: Cut) -> int:
 def _cut(tables):
     s = tables[SIZES_AT:ARRAYS_AT]
     return Cut(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12], s[13], s[14], s[15], s[16])
+
+
+COPY_FIELDS = 7  # of a request to copy columns: the tables' address, then what ``_copy_pixels`` calls by these names
+TABLES_AT, ROW_AT, ROWS_AT, GROUP_AT, PIXEL_AT, COUNT_AT, TO_AT = range(COPY_FIELDS)
 
 
 @kernel
@@ -213,8 +216,6 @@ def _copy_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, count, lin
                 for i in range(same):
                     clear(room, target + i * c.pixel_panel, run)
             elif g.sx <= WOVEN:
-                for j in range(0, run * g.sx, 64 // room.itemsize):
-                    prefetch_to_read(grad_out, source + start + run * g.sx + j)
                 _take_apart(g.sx, grad_out, source + start, -start, g.ox - start, line, c.line, run + c.reach)
                 for i in range(same):
                     copy(line, taps[tap + i, 5], room, target + i * c.pixel_panel, run)
@@ -236,6 +237,19 @@ def _copy_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, count, lin
             if iz == g.iz:
                 iz = 0
                 n += 1
+
+
+def _copy_task(_, request, grad_out, room):
+    """Columns of some rows and a panel of pixels, as requested; a part of both gradients' tasks."""
+    request, grad_out, room = carray(request, COPY_FIELDS), carray(grad_out, 1), carray(room, 1)
+    tables = carray(as_pointer(request[TABLES_AT]), GRAD_WEIGHT_AT + 1, dtype=np.int64)
+    g, c = _native.geometry(tables), _cut(tables)
+    taps = carray(as_pointer(tables[TAPS_AT]), (g.kz * g.ky * g.kx, TAP_FIELDS), dtype=np.int64)
+    line = np.empty(g.sx * c.line if g.sx <= WOVEN else 0, room.dtype)
+    _copy_pixels(
+        g, c, grad_out, taps, request[ROW_AT], request[ROWS_AT], request[GROUP_AT], request[PIXEL_AT], request[COUNT_AT], line,
+        room, request[TO_AT],
+    )  # fmt: skip
 
 
 @kernel
@@ -336,23 +350,22 @@ def _input_task(task, tables, grad_out, room):
     group, chunk = divmod(rest, c.x_chunks)
     weight, grad_x = _native.array_at(tables, WEIGHT_AT, room), _native.array_at(tables, GRAD_X_AT, room)
     kernel_taps = g.kz * g.ky * g.kx
-    taps = carray(as_pointer(tables[TAPS_AT]), (kernel_taps, TAP_FIELDS), dtype=np.int64)
     image, c_in, all_rows = g.iz * g.iy * g.ix, g.c_in // g.groups, g.c_out // g.groups * kernel_taps
     first = chunk * c.x_pixels
     pixels = min(c.x_pixels, g.n * image - first)
     near, zeros = np.empty(TALL * c.x_rows + simd.VECTOR_BYTES, room.dtype), np.zeros(TALL, room.dtype)
     edge = np.empty(TALL * c.pixel_panel, room.dtype)
-    line = np.empty(g.sx * c.line if g.sx <= WOVEN else 0, room.dtype)
+    request = np.empty(COPY_FIELDS, np.int64)
+    request[TABLES_AT] = tables.ctypes.data
     ask = _no_lines(c, room.itemsize)
     for row in range(0, all_rows, c.x_rows):
         rows = min(c.x_rows, all_rows - row)
         for part in range(0, rows, TOGETHER):
             for pixel in range(0, pixels, c.pixel_panel):
-                to = pixel * rows + part * c.pixel_panel
-                _copy_pixels(
-                    g, c, grad_out, taps, row + part, min(TOGETHER, rows - part), group, first + pixel,
-                    min(c.pixel_panel, pixels - pixel), line, room, to,
-                )  # fmt: skip
+                request[ROW_AT], request[ROWS_AT], request[GROUP_AT] = row + part, min(TOGETHER, rows - part), group
+                request[PIXEL_AT], request[COUNT_AT] = first + pixel, min(c.pixel_panel, pixels - pixel)
+                request[TO_AT] = pixel * rows + part * c.pixel_panel
+                call_task(tables[COPY_AT], 0, request, grad_out, room)
         channel, end = channels * c.x_channels, min(c_in, (channels + 1) * c.x_channels)
         while channel < end:
             height = _height(end - channel)
@@ -385,7 +398,6 @@ def _weight_task(task, tables, grad_out, room):
     group, block = divmod(rest, c.w_blocks)
     x, grad_weight = _native.array_at(tables, X_AT, room), _native.array_at(tables, GRAD_WEIGHT_AT, room)
     kernel_taps = g.kz * g.ky * g.kx
-    taps = carray(as_pointer(tables[TAPS_AT]), (kernel_taps, TAP_FIELDS), dtype=np.int64)
     image, c_in, all_rows = g.iz * g.iy * g.ix, g.c_in // g.groups, g.c_out // g.groups * kernel_taps
     row = block * c.w_rows
     rows = min(c.w_rows, all_rows - row)
@@ -393,7 +405,8 @@ def _weight_task(task, tables, grad_out, room):
     target = (share * g.c_in + group * c_in) * all_rows + row
     near, zeros = np.empty(TALL * c.w_pixels + simd.VECTOR_BYTES, room.dtype), np.zeros(TALL, room.dtype)
     edge = np.empty(TALL * c.row_panel, room.dtype)
-    line = np.empty(g.sx * c.line if g.sx <= WOVEN else 0, room.dtype)
+    request = np.empty(COPY_FIELDS, np.int64)
+    request[TABLES_AT] = tables.ctypes.data
     ask = _no_lines(c, room.itemsize)
     turned = c.row_panel * c.pixel_panel
     for pixel in range(first, last, c.w_pixels):
@@ -402,7 +415,9 @@ def _weight_task(task, tables, grad_out, room):
             height = min(c.row_panel, rows - at)
             for part in range(0, pixels, c.pixel_panel):
                 count = min(c.pixel_panel, pixels - part)
-                _copy_pixels(g, c, grad_out, taps, row + at, height, group, pixel + part, count, line, room, 0)
+                request[ROW_AT], request[ROWS_AT], request[GROUP_AT] = row + at, height, group
+                request[PIXEL_AT], request[COUNT_AT], request[TO_AT] = pixel + part, count, 0
+                call_task(tables[COPY_AT], 0, request, grad_out, room)
                 to = turned + at * pixels + part * c.row_panel
                 transpose_rows(room, 0, c.pixel_panel, height, count, room, to, c.row_panel)
         channel = 0
@@ -486,9 +501,10 @@ def _ready(problem: Problem) -> _Ready:
     codes = [_native.code(task, problem.dtype).address for task in (_input_task, _weight_task, _sum_task)]
     taps = _taps(problem, c)
     tables = np.zeros(GRAD_WEIGHT_AT + 1, np.int64)
-    tables[_native.FIRST_FREE : ARRAYS_AT] = *g, *c
+    tables[FIRST_FREE:ARRAYS_AT] = *g, *c
     tables[TAPS_AT] = taps.ctypes.data
     tables[TILE_AT] = simd.native_sum_taps(problem.dtype).address
+    tables[COPY_AT] = _native.code(_copy_task, problem.dtype).address
     cycles = 2 * problem.flops // (2 * simd.VECTOR_BYTES // problem.itemsize)
     return _Ready(np.array(codes), np.array(tasks), cycles < ALONE_CYCLES, tables, taps, c, _room(c))
 

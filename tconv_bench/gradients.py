@@ -52,7 +52,7 @@ def conv_transpose_grads(
 
     Returns:
         ``(grad_x, grad_weight, grad_bias)`` of the shapes of x, weight and ``(C_out,)``, in x's dtype. Floats depend neither
-        on the number of threads nor on the run; integers are exact modulo their width.
+        on the number of threads nor on the run; integers, computed by the plain definition, are exact modulo their width.
 
     Raises:
         ValueError: a shape or size that does not fit, grad_out's among them.
@@ -88,12 +88,11 @@ def conv_transpose_grads(
 
 
 def _compute(problem: Problem, grad_out: NDArray[Any], x: NDArray[Any], weight: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-    """By the fast kernels, unless there is nothing to sum or a value that is not finite would meet a border's zeros."""
-    if x.size:
+    """By the kernels; by the definition for integers, and where a value that is not finite would meet a border's zeros."""
+    if x.size and x.dtype.kind == "f":
         grads = backward.compute(problem, grad_out, x, weight)
-        if x.dtype.kind != "f" or problem.meetings == problem.taps * problem.in_pixels:
-            return grads
-        if all(_is_finite(min(pair, key=lambda a: a.size)) for pair in ((grads[0], weight), (grads[1], x))):
+        whole = problem.meetings == problem.taps * problem.in_pixels
+        if whole or all(_is_finite(min(pair, key=lambda a: a.size)) for pair in ((grads[0], weight), (grads[1], x))):
             return grads
     with np.errstate(invalid="ignore", over="ignore"):
         exact = reference.conv_transpose_grads(problem, grad_out, x, weight)

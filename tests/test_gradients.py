@@ -10,9 +10,9 @@ import pytest
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from tconv_bench import Problem, conv_transpose2d, conv_transpose_grads, reference
+from tconv_bench import Problem, backward, conv_transpose_grads, layers, reference
 from tconv_bench.gradients import Gradients
-from tests.problems import PROBLEMS, integer_data
+from tests.problems import NAMED, PROBLEMS, integer_data
 
 X = np.arange(2 * 3 * 4 * 5, dtype=np.float64).reshape(2, 3, 4, 5)
 W = np.arange(3 * 2 * 3 * 3, dtype=np.float64).reshape(3, 2, 3, 3) - 20
@@ -44,7 +44,7 @@ def test_every_problem_is_the_definition(problem: Problem):
         assert_array_equal(own, exact)
 
 
-@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+@pytest.mark.parametrize("problem", [Problem.parse(f"{text}_float64") for text in NAMED.values()], ids=str)
 def test_the_definition_is_the_adjoint_of_the_forward_definition(problem: Problem):
     """Forward is linear in x, in weight and in bias: <g, T(x + dx) - T(x)> = <grad_x, dx>, exactly, for any direction dx."""
     grad_out, x, weight = integers(problem)
@@ -81,6 +81,43 @@ def test_a_random_direction_in_floats():
     mixed = np.vdot(grad_out, reference.conv_transpose(problem, dx, dw))
     expected = np.vdot(found.grad_x, dx) + np.vdot(found.grad_weight, dw) + mixed
     assert both == pytest.approx(expected, rel=1e-10)
+
+
+def bound(problem: Problem, terms: int, magnitudes: NDArray[Any]) -> NDArray[Any]:
+    """gamma_n * sum |a||b|, twice that in float64, whose reference rounds as well (see ``reference.error_bound``)."""
+    unit = float(np.finfo(problem.dtype).eps) / 2 * (2 if problem.dtype == "float64" else 1)
+    return terms * unit / (1 - terms * unit) * magnitudes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n2_ci37_i9x33_co29_k5x5_s2x2_p2x2_op1x1", "n3_ci13_i700_co9_k7_s3_p2", "n1_ci26_i40x41_co10_k4x4_s4x4_g2_float64",
+        "n2_ci5_i6x5x20_co4_k3x3x3_s2x2x2_p1x1x1", "n40_ci50_i4x4_co20_k4x4_s2x2_p1x1", "n70_ci130_i1x1_co40_k4x4",
+        "n1_ci24_i30x30_co6_k16x16_s8x8", "n1_ci9_i90x100_co3_k9x9_s5x5_p4x4_d1x2",
+    ],
+)  # fmt: skip
+def test_floats_stay_within_the_rounding_bound(text: str):
+    """Sizes of several tasks, blocks and shares of both gradients."""
+    problem = Problem.parse(text)
+    rng = np.random.default_rng(4)
+    shapes = problem.out_shape, problem.x_shape, problem.weight_shape
+    data = [rng.standard_normal(shape).astype(problem.dtype) for shape in shapes]
+    exact = reference.conv_transpose_grads(problem, *data)
+    magnitudes = reference.conv_transpose_grads(problem, *map(np.abs, data))
+    terms = (
+        problem.c_out // problem.groups * problem.taps, problem.batch * problem.in_pixels, problem.batch * problem.out_pixels
+    )  # fmt: skip
+    for own, sums, count, magnitude in zip(grads(problem, *data), exact, terms, magnitudes):
+        assert (np.abs(own - sums) <= bound(problem, count, magnitude)).all()
+
+
+def test_the_workspace_is_small_whatever_the_layer():
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    sizes = {layer.label: backward.workspace_bytes(layer.problem) for layer in layers.read()}
+    numba.set_num_threads(before)
+    assert max(sizes.values()) <= 5.5 * 2**20, sizes
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint64"])
@@ -212,10 +249,11 @@ def test_errors_name_the_value_and_what_is_allowed(changes: dict[str, Any], erro
 def test_gradients_of_a_whole_layer_lower_its_loss():
     """Some steps of gradient descent on |T(x) - target|^2 / 2 with the gradients' own step size."""
     rng = np.random.default_rng(2)
+    problem = Problem(1, 2, (5, 5), 1, 4, stride=2, padding=1, dtype="float64")
     x, weight, target = rng.standard_normal((1, 2, 5, 5)), np.zeros((2, 1, 4, 4)), rng.standard_normal((1, 1, 10, 10))
     losses = []
     for _ in range(5):
-        residual = conv_transpose2d(x, weight, stride=2, padding=1) - target
+        residual = reference.conv_transpose(problem, x, weight) - target
         losses.append(float((residual**2).sum()) / 2)
         weight = weight - 0.01 * conv_transpose_grads(residual, x, weight, stride=2, padding=1).grad_weight
     assert losses == sorted(losses, reverse=True)
