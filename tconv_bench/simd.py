@@ -1025,6 +1025,12 @@ _weigh_4 = _weigh(4)
 
 
 @njit(nogil=True)
+def gather_pixels(source, base, places, first, pixels, width, out, to):
+    """out[to + o*width + j] = source[base + places[first + o] + j] for o < pixels and j < width; nothing else is touched."""
+    _weigh_1(source, base, places, first, source, 0, pixels, width, out, to)
+
+
+@njit(nogil=True)
 def weigh_pixels(taps, source, base, places, first, weights, w_at, pixels, width, out, to):
     """out[to + o*width + j] = sum over k < taps of weights[w_at + o*taps + k] * source[base + places[first + o*taps + k] + j].
 
@@ -1195,6 +1201,60 @@ def _resample(stride: int, taps: int, apart: bool):
     return intrinsic(typing)
 
 
+def _weigh_runs(taps: int):
+    """Intrinsic: ``weigh_runs`` of a number of taps."""
+
+    def codegen(context, builder, signature, args):
+        _, at, _, w_at, w_step, w_pixel, _, column, stride, _, to, count = args
+        vectors = _Vectors(context, builder, signature.args[0].dtype)
+        line, weights, late, out = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2, 6, 9))
+        memory, constant = vectors.memory, vectors.constant
+        lanes = constant(vectors.lanes)
+        with cgutils.for_range(builder, count) as pixel:
+            j = pixel.index
+            source = memory.address(line, builder.add(at, j))
+            pixels = [builder.load(builder.gep(source, [constant(k)]), align=vectors.size) for k in range(taps + 1)]
+            pixels = [_splat(builder, value, vectors.type) for value in pixels]
+            onto, own = builder.add(to, builder.mul(stride, j)), builder.add(w_at, builder.mul(w_pixel, j))
+            switch = builder.load(builder.gep(late, [builder.add(column, j)]))
+            for begin, end, operands in ((constant(0), switch, pixels[:taps]), (switch, stride, pixels[1:])):
+                blocks = builder.udiv(builder.add(builder.sub(end, begin), constant(vectors.lanes - 1)), lanes)
+                with cgutils.for_range(builder, blocks) as block:
+                    r = builder.add(begin, builder.mul(block.index, lanes))
+                    mask = vectors.below(builder.sub(end, r))
+                    total = None
+                    for k, operand in enumerate(operands):
+                        place = builder.add(builder.add(own, builder.mul(w_step, constant(k))), r)
+                        factor = memory.load(memory.address(weights, place), mask)
+                        total = (
+                            builder.fmul(factor, operand) if total is None else _multiply_add(builder, factor, operand, total)
+                        )
+                    memory.store(total, memory.address(out, builder.add(onto, r)), mask)
+        return context.get_dummy_value()
+
+    def typing(typingctx, line, at, weights, w_at, w_step, w_pixel, late, column, stride, out, to, count):
+        i = types.int64
+        return types.void(line, i, weights, i, i, i, late, i, i, out, i, i), codegen
+
+    return intrinsic(typing)
+
+
+_weigh_runs_2 = _weigh_runs(2)
+_weigh_runs_4 = _weigh_runs(4)
+
+
+@njit(nogil=True)
+def weigh_runs(taps, line, at, weights, w_at, w_step, w_pixel, late, column, stride, out, to, count):
+    """out[to + stride*j + r] = sum over k < taps of weights[w_at + k*w_step + w_pixel*j + r] * line[at + j + k + 1 - is_late].
+
+    For j < count and r < stride; ``is_late`` is 1 for r < late[column + j], else 0. taps is 2 or 4.
+    """
+    if taps == 2:
+        _weigh_runs_2(line, at, weights, w_at, w_step, w_pixel, late, column, stride, out, to, count)
+    else:
+        _weigh_runs_4(line, at, weights, w_at, w_step, w_pixel, late, column, stride, out, to, count)
+
+
 _resample_2_2 = _resample(2, 2, False)
 _resample_2_4 = _resample(2, 4, False)
 _resample_3_2 = _resample(3, 2, False)
@@ -1247,6 +1307,13 @@ def resample_rows(
         _resample_4_4(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
 
 
+def _exceeds(builder, dtype, value, best):
+    """The mask of values that replace the largest so far: larger ones, and NaN."""
+    if isinstance(dtype, types.Integer):
+        return (builder.icmp_signed if dtype.signed else builder.icmp_unsigned)(">", value, best)
+    return builder.or_(builder.fcmp_ordered(">", value, best), builder.fcmp_unordered("uno", value, value))
+
+
 @intrinsic
 def max_lines(typingctx, line, taps, count, least, base, places, values, to, numbers, numbers_to, width):
     """values[to + j] = the largest line[taps[2t + 1] + j] over taps t; numbers[numbers_to + j] = base + places[j] + taps[2t].
@@ -1265,11 +1332,6 @@ def max_lines(typingctx, line, taps, count, least, base, places, values, to, num
         )
         memory, constant = vectors.memory, vectors.constant
 
-        def exceeds(value, best):
-            if isinstance(dtype, types.Integer):
-                return (builder.icmp_signed if dtype.signed else builder.icmp_unsigned)(">", value, best)
-            return builder.or_(builder.fcmp_ordered(">", value, best), builder.fcmp_unordered("uno", value, value))
-
         least, base = _splat(builder, least, vectors.type), _splat(builder, base, counters.type)
         first = _splat(builder, builder.load(taps), counters.type)
         best, held = cgutils.alloca_once(builder, vectors.type), cgutils.alloca_once(builder, counters.type)
@@ -1282,7 +1344,7 @@ def max_lines(typingctx, line, taps, count, least, base, places, values, to, num
                 number = _splat(builder, builder.load(entry), counters.type)
                 place = memory.address(line, builder.add(j, builder.load(builder.gep(entry, [constant(1)]))))
                 value = memory.load(place, mask)
-                larger = exceeds(value, builder.load(best))
+                larger = _exceeds(builder, dtype, value, builder.load(best))
                 builder.store(builder.select(larger, value, builder.load(best)), best)
                 builder.store(builder.select(larger, number, builder.load(held)), held)
             memory.store(builder.load(best), memory.address(values, builder.add(to, j)), mask)
@@ -1300,6 +1362,67 @@ def max_lines(typingctx, line, taps, count, least, base, places, values, to, num
 
     i = types.int64
     return types.void(line, taps, i, line.dtype, i, places, values, i, numbers, i, i), codegen
+
+
+@intrinsic
+def _max_window(typingctx, source, at, row_step, rows, width, least, values, numbers):
+    """values[l] = the largest of what lane l meets in a window, numbers[l] = where it stood, counted from ``at``."""
+
+    def codegen(context, builder, signature, args):
+        _, at, row_step, rows, width, least, _, _ = args
+        dtype = signature.args[0].dtype
+        lanes = VECTOR_BYTES // 8
+        vectors, counters = _Vectors(context, builder, dtype, lanes), _Vectors(context, builder, types.int64, lanes)
+        source, values, numbers = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 6, 7))
+        memory, constant = vectors.memory, vectors.constant
+        least = _splat(builder, least, vectors.type)
+        best, held = cgutils.alloca_once(builder, vectors.type), cgutils.alloca_once(builder, counters.type)
+        builder.store(least, best)
+        builder.store(ir.Constant(counters.type, None), held)
+        whole = builder.and_(width, constant(-lanes))
+        mask = vectors.below(builder.sub(width, whole))
+        order = ir.Constant(counters.type, list(range(lanes)))
+
+        def meet(number, mask=None):
+            value = memory.load(memory.address(source, builder.add(at, number)), mask)
+            value = value if mask is None else builder.select(mask, value, least)
+            larger = _exceeds(builder, dtype, value, builder.load(best))
+            number = builder.add(order, _splat(builder, number, counters.type))
+            builder.store(builder.select(larger, value, builder.load(best)), best)
+            builder.store(builder.select(larger, number, builder.load(held)), held)
+
+        with cgutils.for_range(builder, rows) as row:
+            first = builder.mul(row.index, row_step)
+            with cgutils.for_range(builder, builder.udiv(whole, constant(lanes))) as block:
+                meet(builder.add(first, builder.mul(block.index, constant(lanes))))
+            with builder.if_then(builder.icmp_signed("<", whole, width)):
+                meet(builder.add(first, whole), mask)
+        memory.store(builder.load(best), values)
+        counters.memory.store(builder.load(held), numbers)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(source, i, i, i, i, source.dtype, values, numbers), codegen
+
+
+@njit(nogil=True)
+def max_window(source, at, row_step, rows, width, least, values, numbers):
+    """(the largest source[at + y*row_step + x] for y < rows and x < width, where it stood, counted from ``at``).
+
+    The first of equal ones, the last NaN where there is one, the first of all where nothing exceeds ``least``. ``values`` and
+    ``numbers`` are room for a vector each.
+    """
+    _max_window(source, at, row_step, rows, width, least, values, numbers)
+    best, number = values[0], numbers[0]
+    for lane in range(1, VECTOR_BYTES // 8):
+        value, own = values[lane], numbers[lane]
+        if value != value:
+            is_better = best == best or own > number
+        else:
+            is_better = value > best or (value == best and own < number)
+        if is_better:
+            best, number = value, own
+    return best, number
 
 
 @intrinsic

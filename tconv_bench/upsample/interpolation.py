@@ -35,12 +35,13 @@ from numpy.typing import ArrayLike, NDArray
 from tconv_bench import simd
 from tconv_bench.conv import checked_array
 from tconv_bench.jit import kernel, native
-from tconv_bench.simd import as_pointer, copy_rows, interleave, resample_rows, sum_lines, weigh_pixels
+from tconv_bench.simd import as_pointer, copy_rows, interleave, resample_rows, sum_lines, weigh_pixels, weigh_runs
 from tconv_bench.upsample._tasks import TASKS, Call, apply, checked_scale, make_call, scaled, share, sizes_of
 
 LINEAR, CUBIC = 2, 4  # taps along an axis
 CUBIC_A = -0.75
 LINE = 512  # pixels of a line, where it is made of rows of several planes
+WOVEN = 8  # largest scale whose rows are woven in registers
 BLOCK = 2048  # output columns at a time
 INNER = 8192  # values of a line, where channels are innermost
 BYTES_PER_NANOSECOND = 13.0  # written by one core
@@ -150,7 +151,10 @@ def _plan(shape: tuple[int, ...], dtype: np.dtype[Any], inner: bool, scale: tupl
     planes = max(1, min(s.n, min(LINE, BLOCK // s.sx) // (s.x + taps)))
     width = min(s.x, max(lanes, BLOCK // s.sx))
     spread = s.x + lanes if aligned else 1
-    exact, switches, x_weights = _apart(x, s.x, s.sx, taps, spread) if aligned else _by_phase(x, s.sx)
+    if s.sx > WOVEN:
+        exact, switches, x_weights = _in_runs(x, s.x, s.sx, aligned)
+    else:
+        exact, switches, x_weights = _apart(x, s.x, s.sx, taps, spread) if aligned else _by_phase(x, s.sx)
     places = x.rows[: s.sx, :1] + taps // 2 + np.arange(taps)
     x_taps = np.stack([(len(z.weights) + len(y.weights)) * taps + np.arange(places.size), places.ravel()], axis=1)
     weights = np.concatenate([z.weights.ravel(), y.weights.ravel(), x_weights.ravel()]).astype(lines)
@@ -196,6 +200,15 @@ def _in_sizes(shape: tuple[int, ...], ndim: int) -> list[int]:
 def _by_phase(x: Axis, scale: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """(exact outputs, switches, weights) of a row whose outputs differ by phase alone; an exact one has a phase of one tap."""
     return np.empty((0, 2), np.int64), np.zeros(scale, np.int64), x.weights[:scale]
+
+
+def _in_runs(
+    x: Axis, size: int, scale: int, aligned: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """(exact outputs, late ones per pixel, weights) of a row that ``simd.weigh_runs`` makes; weights are ``[tap][output]``."""
+    late = (x.pixels.reshape(size, scale) < np.arange(size)[:, None]).sum(axis=1, dtype=np.int64)
+    found = np.flatnonzero(x.rows[:, 1] == 1)
+    return np.stack([found, x.pixels[found]], axis=1), late, (x.weights if aligned else x.weights[:scale]).T
 
 
 def _apart(
@@ -257,14 +270,15 @@ def _native_rows(task, table, x, out):
     ox, x_weights = ix * sx, (oz + oy) * taps
     x, out = carray(x, n * iz * iy * ix), carray(out, n * oz * oy * ox)
     lines = _lines(out, 0)
-    weights = carray(as_pointer(table[16]), x_weights + sx * taps * spread, dtype=lines.dtype)
+    weights = carray(as_pointer(table[16]), x_weights + sx * taps * max(spread, ix), dtype=lines.dtype)
     z_rows = carray(as_pointer(table[17]), (oz, 2), dtype=np.int64)
     y_rows = carray(as_pointer(table[18]), (oy, 2), dtype=np.int64)
     x_rows = carray(as_pointer(table[19]), (sx, 2), dtype=np.int64)
     x_taps = carray(as_pointer(table[20]), 2 * sx * taps, dtype=np.int64)
     exact = carray(as_pointer(table[21]), (exact_count, 2), dtype=np.int64)
-    switches = carray(as_pointer(table[22]), sx, dtype=np.int64)
-    fused = sx == 2 or sx == 4 or (sx == 3 and not aligned)
+    switches = carray(as_pointer(table[22]), max(sx, ix), dtype=np.int64)
+    is_wide = sx > WOVEN
+    fused = is_wide or sx == 2 or sx == 4 or (sx == 3 and not aligned)
     zero, pad = lines.dtype.type(0), taps // 2
     lanes, is_float = simd.VECTOR_BYTES // lines.itemsize, out.dtype == lines.dtype
     pitch = width + 2 * pad
@@ -313,7 +327,13 @@ def _native_rows(task, table, x, out):
                 sum_lines(lines, weights, 0, y_taps, 0, count, zero, lines, line_at, used)
             to, out_plane = ((m * oz + z) * oy + y) * ox + start * sx, oz * oy * ox
             onto, target_step = (to, out_plane) if in_place else (0, pitch * sx)
-            if fused:
+            if is_wide:
+                pixel_weights = sx if aligned else 0
+                for g in range(together):
+                    weigh_runs(taps, lines, line_at + g * pitch, weights, x_weights + start * pixel_weights,
+                               sx * (ix if aligned else 1), pixel_weights, switches, start, sx, target,
+                               onto + g * target_step, columns)  # fmt: skip
+            elif fused:
                 resample_rows(sx, taps, aligned, lines, line_at, pitch, weights, x_weights + (start if aligned else 0), spread,
                               switches, start, target, onto, target_step, columns * sx, together)  # fmt: skip
             else:

@@ -28,7 +28,7 @@ from tconv_bench import simd
 from tconv_bench.conv import _check_out
 from tconv_bench.jit import native
 from tconv_bench.problem import per_axis
-from tconv_bench.simd import as_pointer, clear, copy_grid, halve_rows, max_lines
+from tconv_bench.simd import as_pointer, clear, copy_grid, halve_rows, max_lines, max_window
 from tconv_bench.upsample._tasks import (
     ALONE,
     OTHER,
@@ -45,6 +45,7 @@ from tconv_bench.upsample._tasks import (
 )
 
 LINE = 512  # pixels of a line, where it is made of rows of several planes
+WIDE = 5  # columns of a window that are a vector of their own, where windows stand far apart
 BANDS = 32  # that few large planes are cut into
 FILL = 1024  # elements that are zeroed at once: in the first-level cache when values arrive
 
@@ -185,6 +186,10 @@ def _plan_pool(
     if inner:
         sizes, nanoseconds = [prod(shape[:-3]), *shape[-2:], *size, *kernel, *stride, *padding, shape[-3]], 2.0 * prod(shape)
         return make_call(result, dtype, _inner_code(dtype.name), prod(shape[:-3]) * size[0], nanoseconds, sizes, (least,), inner=2)
+    if kernel[1] >= WIDE and stride[1] > 2:
+        sizes = [n, *shape[-2:], *size, *kernel, *stride, *padding]
+        nanoseconds = prod(result) * (20 + kernel[0] * (1 + kernel[1] / 8))
+        return make_call(result, dtype, _windows_code(dtype.name), n * size[0], nanoseconds, sizes, (least,))
     edge, pitch = _edge(size[1], kernel[1], stride[1], padding[1])
     planes = max(1, min(n, LINE // pitch))
     nanoseconds = prod(shape) + 2.0 * prod(result)
@@ -267,6 +272,32 @@ def _native_pool(task, table, x, values):
             for g in range(together):
                 at = to + g * oy * ox + j
                 indices[at] = max(indices[at], inside)
+
+
+@cache
+def _windows_code(dtype: str) -> Any:
+    p = types.CPointer(from_dtype(np.dtype(dtype)))
+    return native(types.void(types.int64, types.CPointer(types.int64), p, p), _native_windows)
+
+
+def _native_windows(task, table, x, values):
+    """Some pooled rows, one window after the other; the table is ``_plan_pool``'s."""
+    table = carray(table, 15)
+    n, iy, ix, oy, ox, ky, kx = table[3], table[4], table[5], table[6], table[7], table[8], table[9]
+    sy, sx, py, px = table[10], table[11], table[12], table[13]
+    x, values = carray(x, n * iy * ix), carray(values, n * oy * ox)
+    indices = carray(as_pointer(table[OTHER]), n * oy * ox, dtype=np.int64)
+    least = carray(as_pointer(table[14]), 1, dtype=x.dtype)[0]
+    lane_values, lane_numbers = np.empty(simd.VECTOR_BYTES // 8, x.dtype), np.empty(simd.VECTOR_BYTES // 8, np.int64)
+    first, last = share(task, table[TASKS], n * oy)
+    for row in range(first, last):
+        m, y = divmod(row, oy)
+        top, bottom = max(y * sy - py, 0), min(y * sy - py + ky, iy)
+        for j in range(ox):
+            left, right = max(j * sx - px, 0), min(j * sx - px + kx, ix)
+            at = top * ix + left
+            value, number = max_window(x, m * iy * ix + at, ix, bottom - top, right - left, least, lane_values, lane_numbers)
+            values[row * ox + j], indices[row * ox + j] = value, at + number
 
 
 @cache

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tconv_bench import simd
 from tconv_bench.jit import native
-from tconv_bench.simd import as_pointer, clear, copy_grid, copy_rows, deinterleave, interleave, spread, weigh_pixels
+from tconv_bench.simd import as_pointer, clear, copy_grid, copy_rows, deinterleave, gather_pixels, interleave, spread
 from tconv_bench.upsample._tasks import TASKS, Call, Sizes, apply, checked_scale, make_call, scaled, share, sizes_of
 
 NEAREST, NAILS, SHUFFLE = range(3)
@@ -182,7 +182,7 @@ def _native_inner(task, table, x, out):
         for r in range(sz * sy):
             onto = to + (r // sy * iy * sy + r % sy) * row_length
             if mode == NEAREST:
-                weigh_pixels(1, x, at, places, 0, x, 0, ix * sx, c, out, onto)
+                gather_pixels(x, at, places, 0, ix * sx, c, out, onto)
             elif mode == NAILS:
                 clear(out, onto, row_length)
                 if r == 0:
