@@ -1034,8 +1034,8 @@ def gather_pixels(source, base, places, first, pixels, width, out, to):
 def weigh_pixels(taps, source, base, places, first, weights, w_at, pixels, width, out, to):
     """out[to + o*width + j] = sum over k < taps of weights[w_at + o*taps + k] * source[base + places[first + o*taps + k] + j].
 
-    For o < pixels and j < width; nothing else is read or written. taps is 2 or 4, or 1, where values are copied and there are no
-    weights. Integers and floats become each other as in ``copy_rows``.
+    For o < pixels and j < width; nothing else is read or written. taps is 2 or 4, or 1, where values are copied without weights.
+    Integers and floats become each other as in ``copy_rows``.
     """
     if taps == 1:
         _weigh_1(source, base, places, first, weights, w_at, pixels, width, out, to)
@@ -1417,10 +1417,9 @@ def max_window(source, at, row_step, rows, width, least, values, numbers):
     for lane in range(1, VECTOR_BYTES // 8):
         value, own = values[lane], numbers[lane]
         if value != value:
-            is_better = best == best or own > number
-        else:
-            is_better = value > best or (value == best and own < number)
-        if is_better:
+            if best == best or own > number:
+                best, number = value, own
+        elif value > best or (value == best and own < number):
             best, number = value, own
     return best, number
 

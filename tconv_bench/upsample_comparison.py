@@ -161,9 +161,7 @@ def _convolved(mode: str) -> Operator:
     def torch(x: NDArray[Any], scale: int) -> Callable[[], Any]:
         functional, tensor, own = _torch(x, weight(x).astype(np.float32).astype(x.dtype))
         given = {} if mode == "nearest" else {"align_corners": False}
-        return lambda: functional.conv2d(
-            functional.interpolate(tensor, scale_factor=scale, mode=mode, **given), own, padding=1
-        )
+        return lambda: functional.conv2d(functional.interpolate(tensor, scale_factor=scale, mode=mode, **given), own, padding=1)
 
     return Operator(ours, torch, sizes=LAYERS, close=CLOSE_SUMS)
 

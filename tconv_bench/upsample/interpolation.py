@@ -202,9 +202,7 @@ def _by_phase(x: Axis, scale: int) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return np.empty((0, 2), np.int64), np.zeros(scale, np.int64), x.weights[:scale]
 
 
-def _in_runs(
-    x: Axis, size: int, scale: int, aligned: bool
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+def _in_runs(x: Axis, size: int, scale: int, aligned: bool) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """(exact outputs, late ones per pixel, weights) of a row that ``simd.weigh_runs`` makes; weights are ``[tap][output]``."""
     late = (x.pixels.reshape(size, scale) < np.arange(size)[:, None]).sum(axis=1, dtype=np.int64)
     found = np.flatnonzero(x.rows[:, 1] == 1)

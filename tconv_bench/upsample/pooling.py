@@ -185,7 +185,9 @@ def _plan_pool(
     least = np.array([-np.inf if dtype.kind == "f" else np.iinfo(dtype).min], dtype)
     if inner:
         sizes, nanoseconds = [prod(shape[:-3]), *shape[-2:], *size, *kernel, *stride, *padding, shape[-3]], 2.0 * prod(shape)
-        return make_call(result, dtype, _inner_code(dtype.name), prod(shape[:-3]) * size[0], nanoseconds, sizes, (least,), inner=2)
+        return make_call(
+            result, dtype, _inner_code(dtype.name), prod(shape[:-3]) * size[0], nanoseconds, sizes, (least,), inner=2
+        )
     if kernel[1] >= WIDE and stride[1] > 2:
         sizes = [n, *shape[-2:], *size, *kernel, *stride, *padding]
         nanoseconds = prod(result) * (20 + kernel[0] * (1 + kernel[1] / 8))

@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from tconv_bench.conv import checked_array, conv1d, conv2d, conv3d
 from tconv_bench.jit import native
 from tconv_bench.problem import per_axis
+from tconv_bench.simd import copy_grid
 from tconv_bench.upsample._tasks import TASKS, Call, called, make_call, run, scaled, share
 from tconv_bench.upsample.interpolation import bicubic, bilinear
 from tconv_bench.upsample.shuffles import nearest
@@ -38,6 +39,7 @@ _INTERPOLATIONS = {"bilinear": bilinear, "bicubic": bicubic}
 MODES = ("nearest", *_INTERPOLATIONS)
 # Below, the stamp costs more than it saves: 64 channels of 32x32 took 5.6 ms and take 1.1, 256 to 128 of 16x16 6.1 and 8.5.
 FEW_PIXELS = 512
+BLOCK = 8  # input channels whose kernels are turned together: 512 x 512 of 3x3 in 0.8 instead of 25 ms
 _CONVOLUTIONS = (conv1d, conv2d, conv3d)
 
 
@@ -121,46 +123,54 @@ def stamp(weight: NDArray[Any], scale: tuple[int, ...], groups: int = 1) -> NDAr
     >>> stamp(np.array([[[1, 2, 3]]]), (2,))
     array([[[3, 5, 3, 1]]])
     """
-    call, array = called(_plan_stamp, weight, scale, groups)
+    if set(scale) == {1}:
+        return _turned(weight, groups)
+    c_out, c_in, *kernel = weight.shape
+    flipped = np.flip(weight, tuple(range(2, weight.ndim)))
+    by_group = flipped.reshape(groups, c_out // groups, c_in, *kernel).swapaxes(1, 2).reshape(-1, c_out // groups, *kernel)
+    # channels innermost, so that sums over kernel axes run over long rows: 1.5 instead of 5.7 ms for 256 x 128 channels
+    total = np.ascontiguousarray(np.moveaxis(by_group, (0, 1), (-2, -1)))
+    for axis, step in enumerate(scale):
+        rows = np.moveaxis(total, axis, 0)
+        wider = np.zeros((len(rows) + step - 1, *rows.shape[1:]), total.dtype)
+        for shift in range(step):
+            wider[shift : shift + len(rows)] += rows
+        total = np.moveaxis(wider, 0, axis)
+    return np.ascontiguousarray(np.moveaxis(total, (-2, -1), (0, 1)))
+
+
+def _turned(weight: NDArray[Any], groups: int) -> NDArray[Any]:
+    """The flipped kernel with its channels exchanged, without sums."""
+    call, array = called(_plan_turned, weight, groups)
     result: NDArray[Any] = np.empty(call.shape, call.dtype)
     if not call.is_empty:
         run(call, array, result)
     return result
 
 
-def _plan_stamp(shape: tuple[int, ...], dtype: np.dtype[Any], inner: bool, scale: tuple[int, ...], groups: int) -> Call:
+def _plan_turned(shape: tuple[int, ...], dtype: np.dtype[Any], inner: bool, groups: int) -> Call:
     c_out, c_in, *kernel = shape
-    ones = [1] * (3 - len(kernel))
-    result = (groups * c_in, c_out // groups, *(k + s - 1 for k, s in zip(kernel, scale)))
-    sizes = [groups, c_out // groups, c_in, *ones, *kernel, *ones, *scale]
-    return make_call(result, dtype, _code(dtype.name), groups * c_in, prod(shape) * prod(scale) + prod(result), sizes)
+    result, rows = (groups * c_in, c_out // groups, *kernel), groups * -(-c_in // BLOCK)
+    sizes = [groups, c_out // groups, c_in, prod(kernel)]
+    return make_call(result, dtype, _code(dtype.itemsize), rows, float(prod(shape)), sizes)
 
 
 @cache
-def _code(dtype: str) -> Any:
-    p = types.CPointer(from_dtype(np.dtype(dtype)))
-    return native(types.void(types.int64, types.CPointer(types.int64), p, p), _native_stamp)
+def _code(itemsize: int) -> Any:
+    p = types.CPointer(from_dtype(np.dtype(f"u{itemsize}")))
+    return native(types.void(types.int64, types.CPointer(types.int64), p, p), _native_turned)
 
 
-def _native_stamp(task, table, weight, out):
-    """The stamps of some input channels; the table is ``_plan_stamp``'s."""
-    table = carray(table, 12)
-    groups, c_out, c_in, kz, ky, kx = table[3], table[4], table[5], table[6], table[7], table[8]
-    sz, sy, sx = table[9], table[10], table[11]
-    wide, high = kx + sx - 1, ky + sy - 1
-    size, pixels = kz * ky * kx, (kz + sz - 1) * high * wide
-    weight, out = carray(weight, groups * c_out * c_in * size), carray(out, groups * c_in * c_out * pixels)
-    first, last = share(task, table[TASKS], groups * c_in)
-    for channel in range(first, last):
-        group, c = divmod(channel, c_in)
+def _native_turned(task, table, weight, out):
+    """The kernels of some blocks of input channels; the table is ``_plan_turned``'s."""
+    table = carray(table, 7)
+    groups, c_out, c_in, size = table[3], table[4], table[5], table[6]
+    weight, out = carray(weight, groups * c_out * c_in * size), carray(out, groups * c_in * c_out * size)
+    blocks = (c_in + BLOCK - 1) // BLOCK
+    first, last = share(task, table[TASKS], groups * blocks)
+    for unit in range(first, last):
+        group, block = divmod(unit, blocks)
         for o in range(c_out):
-            at, to = ((group * c_out + o) * c_in + c) * size, (channel * c_out + o) * pixels
-            out[to : to + pixels] = 0
-            for tap in range(size):
-                z, x = divmod(tap, kx)
-                z, y = divmod(z, ky)
-                corner = to + ((kz - 1 - z) * high + ky - 1 - y) * wide + kx - 1 - x
-                for dz in range(sz):
-                    for dy in range(sy):
-                        for dx in range(sx):
-                            out[corner + (dz * high + dy) * wide + dx] += weight[at + tap]
+            for c in range(block * BLOCK, min(block * BLOCK + BLOCK, c_in)):
+                at, to = ((group * c_out + o) * c_in + c) * size, ((group * c_in + c) * c_out + o) * size
+                copy_grid(weight, at, 0, 1, out, to + size - 1, 0, -1, 1, size)
