@@ -1032,9 +1032,9 @@ def gather_pixels(source, base, places, first, pixels, width, out, to):
 
 @njit(nogil=True)
 def weigh_pixels(taps, source, base, places, first, weights, w_at, pixels, width, out, to):
-    """out[to + o*width + j] = sum over k < taps of weights[w_at + o*taps + k] * source[base + places[first + o*taps + k] + j].
+    """out[to + o*width + j] = sum over k < taps of weights[w_at + t] * source[base + places[first + t] + j], t = o*taps + k.
 
-    For o < pixels and j < width; nothing else is read or written. taps is 2 or 4, or 1, where values are copied without weights.
+    For o < pixels and j < width; nothing else is read or written. taps is 2 or 4, or 1: copies without weights.
     Integers and floats become each other as in ``copy_rows``.
     """
     if taps == 1:

@@ -37,9 +37,7 @@ class Call:
 
     shape: tuple[int, ...]  # of the result as it lies in memory
     dtype: np.dtype[Any]
-    alone: bool  # run in the caller's thread
-    code: int  # address of the machine code
-    table: NDArray[np.int64]
+    table: NDArray[np.int64]  # at its end: whether to run in the caller's thread, and the machine code's address
     kept: tuple[NDArray[Any], ...]  # what addresses in the table point to
     kept_bytes: int
     is_empty: bool  # nothing to compute
@@ -52,10 +50,11 @@ _known: dict[tuple[Any, ...], Call] = {}
 
 
 @kernel(parallel=True)
-def _launch(alone, code, table, x, out, other):
+def _launch(table, x, out, other):
     own = table.copy()
     own[OTHER] = other.ctypes.data
-    if alone:
+    code = own[own.size - 1]
+    if own[own.size - 2]:
         for task in range(own[TASKS]):
             call_task(code, task, own, x, out)
     else:
@@ -86,12 +85,11 @@ def make_call(
     axes at the end before which the channels stand, which are innermost in memory.
     """
     tasks = max(1, min(rows, int(nanoseconds / TASK)))
-    table = [0, 0, tasks, *sizes, *(array.ctypes.data for array in kept)]
+    table = [0, 0, tasks, *sizes, *(array.ctypes.data for array in kept), int(nanoseconds <= ALONE), code.address]
     kept_bytes = sum(array.nbytes for array in kept)
     order, back = channels_innermost(len(shape), inner) if inner else (None, None)
     memory = shape if order is None else tuple(shape[axis] for axis in order)
-    is_alone, is_empty = nanoseconds <= ALONE, prod(shape) == 0
-    return Call(memory, dtype, is_alone, code.address, np.array(table, np.int64), kept, kept_bytes, is_empty, order, back)
+    return Call(memory, dtype, np.array(table, np.int64), kept, kept_bytes, prod(shape) == 0, order, back)
 
 
 @cache
@@ -107,7 +105,7 @@ def run(call: Call, x: NDArray[Any], out: NDArray[Any], other: NDArray[Any] | No
     Arrays travel as bytes, so that the launcher is compiled once for all dtypes.
     """
     third = NONE if other is None else frombuffer(other, uint8)
-    done: bool = _launch(call.alone, call.code, call.table, frombuffer(x, uint8), frombuffer(out, uint8), third)
+    done: bool = _launch(call.table, frombuffer(x, uint8), frombuffer(out, uint8), third)
     return done
 
 

@@ -35,7 +35,7 @@ from numpy.typing import ArrayLike, NDArray
 from tconv_bench import simd
 from tconv_bench.conv import checked_array
 from tconv_bench.jit import kernel, native
-from tconv_bench.simd import as_pointer, copy_rows, interleave, resample_rows, sum_lines, weigh_pixels, weigh_runs
+from tconv_bench.simd import as_pointer, copy_rows, deinterleave, interleave, resample_rows, sum_lines, weigh_pixels, weigh_runs
 from tconv_bench.upsample._tasks import TASKS, Call, apply, checked_scale, make_call, scaled, share, sizes_of
 
 LINEAR, CUBIC = 2, 4  # taps along an axis
@@ -43,6 +43,7 @@ CUBIC_A = -0.75
 LINE = 512  # pixels of a line, where it is made of rows of several planes
 WOVEN = 8  # largest scale whose rows are woven in registers
 BLOCK = 2048  # output columns at a time
+FEW_CHANNELS = 4  # that are taken apart and woven again, where they are innermost
 INNER = 8192  # values of a line, where channels are innermost
 BYTES_PER_NANOSECOND = 13.0  # written by one core
 EXACT_INTEGERS = 2**53  # float64 holds every integer up to here
@@ -145,10 +146,11 @@ def _plan(shape: tuple[int, ...], dtype: np.dtype[Any], inner: bool, scale: tupl
     s, result, lines = sizes_of(shape, scale), scaled(shape, dtype, scale), computed(dtype)
     nanoseconds = prod(result) * lines.itemsize / BYTES_PER_NANOSECOND
     z, y, x = (axis(size, step, taps, aligned) for size, step in ((s.z, s.sz), (s.y, s.sy), (s.x, s.sx)))
-    if inner:
+    channels = shape[-len(scale) - 1] if inner else 1
+    if channels > FEW_CHANNELS:
         return _plan_inner(shape, dtype, result, nanoseconds, (z, y, x), len(scale), taps)
     lanes = simd.VECTOR_BYTES // lines.itemsize
-    planes = max(1, min(s.n, min(LINE, BLOCK // s.sx) // (s.x + taps)))
+    planes = channels if inner else max(1, min(s.n, min(LINE, BLOCK // s.sx) // (s.x + taps)))
     width = min(s.x, max(lanes, BLOCK // s.sx))
     spread = s.x + lanes if aligned else 1
     if s.sx > WOVEN:
@@ -160,8 +162,9 @@ def _plan(shape: tuple[int, ...], dtype: np.dtype[Any], inner: bool, scale: tupl
     weights = np.concatenate([z.weights.ravel(), y.weights.ravel(), x_weights.ravel()]).astype(lines)
     rows = -(-s.n // planes) * len(z.rows) * len(y.rows)
     sizes = [s.n, s.z, s.y, s.x, len(z.rows), len(y.rows), s.sx, taps, planes, width, spread, int(aligned), len(exact)]
+    order = len(scale) if inner else 0
     kept = weights, z.rows, y.rows, x.rows[: s.sx].copy(), x_taps.astype(np.int64), exact, switches
-    return make_call(result, dtype, _code(dtype.name), rows, nanoseconds, sizes, kept)
+    return make_call(result, dtype, _code(dtype.name), rows, nanoseconds, [*sizes, order], kept, inner=order)
 
 
 def _plan_inner(
@@ -260,21 +263,23 @@ def _typed_target(out, made, is_out):
 def _native_rows(task, table, x, out):
     """Some output rows of some groups of planes, a block of columns at a time; the table is ``_plan``'s.
 
-    Rows of a group's planes stand beside each other on a line, each between ``pad`` repetitions of its ends.
+    Rows of a group's planes stand beside each other on a line, each between ``pad`` repetitions of its ends. Of few channels
+    that are innermost, a pixel's are such a group.
     """
-    table = carray(table, 23)
+    table = carray(table, 24)
     n, iz, iy, ix, oz, oy, sx = table[3], table[4], table[5], table[6], table[7], table[8], table[9]
     taps, planes, width, spread, aligned, exact_count = table[10], table[11], table[12], table[13], table[14] != 0, table[15]
+    is_inner = table[16] != 0
     ox, x_weights = ix * sx, (oz + oy) * taps
     x, out = carray(x, n * iz * iy * ix), carray(out, n * oz * oy * ox)
     lines = _lines(out, 0)
-    weights = carray(as_pointer(table[16]), x_weights + sx * taps * max(spread, ix), dtype=lines.dtype)
-    z_rows = carray(as_pointer(table[17]), (oz, 2), dtype=np.int64)
-    y_rows = carray(as_pointer(table[18]), (oy, 2), dtype=np.int64)
-    x_rows = carray(as_pointer(table[19]), (sx, 2), dtype=np.int64)
-    x_taps = carray(as_pointer(table[20]), 2 * sx * taps, dtype=np.int64)
-    exact = carray(as_pointer(table[21]), (exact_count, 2), dtype=np.int64)
-    switches = carray(as_pointer(table[22]), max(sx, ix), dtype=np.int64)
+    weights = carray(as_pointer(table[17]), x_weights + sx * taps * max(spread, ix), dtype=lines.dtype)
+    z_rows = carray(as_pointer(table[18]), (oz, 2), dtype=np.int64)
+    y_rows = carray(as_pointer(table[19]), (oy, 2), dtype=np.int64)
+    x_rows = carray(as_pointer(table[20]), (sx, 2), dtype=np.int64)
+    x_taps = carray(as_pointer(table[21]), 2 * sx * taps, dtype=np.int64)
+    exact = carray(as_pointer(table[22]), (exact_count, 2), dtype=np.int64)
+    switches = carray(as_pointer(table[23]), max(sx, ix), dtype=np.int64)
     is_wide = sx > WOVEN
     fused = is_wide or sx == 2 or sx == 4 or (sx == 3 and not aligned)
     zero, pad = lines.dtype.type(0), taps // 2
@@ -285,8 +290,10 @@ def _native_rows(task, table, x, out):
     lines = _lines(out, (2 * taps + 1) * line_step + lanes)  # input rows, their sum along y, those of the depths
     lines = lines[(-lines.ctypes.data % simd.VECTOR_BYTES) // lines.itemsize :]
     phases = _lines(out, 0 if fused else sx * step + lanes)
-    in_place = is_float and (fused or planes == 1)
+    in_place = is_float and (fused or planes == 1) and not is_inner
     made = _lines(out, 0 if in_place else planes * pitch * sx)
+    beside = pitch * sx + simd.VECTOR_BYTES // out.itemsize  # rows of single channels, before they are woven and after
+    channels = np.empty(planes * beside if is_inner else 0, out.dtype)
     target = _target(out, made, in_place)
     held = np.empty(taps, np.int64)
     z_taps, y_taps = np.empty(2 * taps, np.int64), np.empty(2 * taps, np.int64)
@@ -317,7 +324,13 @@ def _native_rows(task, table, x, out):
                     to = line_at if depths == 1 else (taps + 1 + d) * line_step
                     z_taps[2 * d], z_taps[2 * d + 1] = z * taps + d, to
                     at = ((m * iz + slab) * iy + i) * ix
-                    _fill_line(x, at, iz * iy * ix, together, ix, start - pad, start + columns + pad, lines, to, pitch)
+                    if is_inner:
+                        low, high = max(start - pad, 0), min(start + columns + pad, ix)
+                        at = (((m // planes * iz + slab) * iy + i) * ix + low) * planes
+                        deinterleave(planes, x, at, 0, planes * (high - low), channels, 0, beside, high - low)
+                        _fill_line(channels, -low, beside, planes, ix, start - pad, start + columns + pad, lines, to, pitch)
+                    else:
+                        _fill_line(x, at, iz * iy * ix, together, ix, start - pad, start + columns + pad, lines, to, pitch)
                 if depths > 1:
                     sum_lines(lines, weights, 0, z_taps, 0, depths, zero, lines, line_at, used)
             if count > 1:
@@ -349,7 +362,11 @@ def _native_rows(task, table, x, out):
                 if 0 <= o < columns * sx:
                     for g in range(together):
                         target[onto + g * target_step + o] = lines[line_at + g * pitch + pad + pixel]
-            if not in_place:
+            if is_inner:
+                copy_rows(made, 0, target_step, channels, 0, beside, columns * sx, planes)
+                to = (((m // planes * oz + z) * oy + y) * ox + start * sx) * planes
+                interleave(planes, channels, 0, beside, out, to, columns * sx * planes)
+            elif not in_place:
                 copy_rows(made, 0, target_step, out, to, out_plane, columns * sx, together)
 
 
