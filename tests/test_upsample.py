@@ -700,7 +700,7 @@ except AttributeError as error:
 @pytest.mark.parametrize("cpu", ["haswell", "generic"])
 def test_narrower_vectors(cpu: str):
     environment = os.environ | {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ""}
-    chosen = "moved or interpolation or max_pool or max_unpool or finite"
+    chosen = "moved or interpolation or max_pool or max_unpool or finite or innermost or bytes or window"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, __file__]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-3000:]
