@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tconv_bench import store, upsample_comparison
+from tconv_bench import readme, store, upsample_comparison
+from tconv_bench.plots import upsampling
+from tconv_bench.plots.rows import NothingToDrawError
 from tconv_bench.store import Measurement
 from tconv_bench.units import NONE, X
 from tconv_bench.upsample_comparison import Case, cases, difference, table
@@ -79,6 +81,31 @@ def test_the_table_says_what_the_rows_say():
     ]
     with pytest.raises(ValueError, match="no row of an up-sampling operator of this project beside one of PyTorch"):
         table(measured[-2:])
+
+
+def test_the_committed_table_is_what_the_committed_rows_say(tmp_path: Path):
+    copy = tmp_path / "upsampling.md"
+    copy.write_bytes((ROOT / "docs" / "upsampling.md").read_bytes())
+    assert readme.refresh(copy, ROWS, upsample_comparison.TABLE, table) is False
+    measured = store.read(ROWS)
+    assert len(measured) == 2 * len(list(cases()))
+    assert not any(row.note for row in measured)
+
+
+def test_the_figure_has_a_panel_per_operator_and_a_point_per_case():
+    measured = [
+        *rows("nearest 1x1x8x8 x2", 2e-6, 3e-6), *rows("nearest-innermost 1x3x256x256 x2", 1e-4, 8e-5),
+        *rows("max_pool2d 1x1x8x8 x2", 3e-6, 9e-6),
+    ]  # fmt: skip
+    figure = upsampling.upsampling_speed(measured)
+    nearest, pool = (axis for axis in figure.axes if axis.axison)
+    assert [axis.get_title("left") for axis in (nearest, pool)] == ["nearest", "max_pool2d"]
+    points = {line.get_label(): (line.get_xdata()[0], line.get_ydata()[0]) for line in nearest.lines[1:]}
+    assert points == {
+        "float32": (64, pytest.approx(1.5)), "float32, channels innermost": (196608, pytest.approx(0.8)),
+    }  # fmt: skip
+    with pytest.raises(NothingToDrawError):
+        upsampling.upsampling_speed([])
 
 
 def test_both_sides_are_measured_in_a_process_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -42,8 +42,8 @@ def upsampling_speed(measurements: list[Measurement]) -> Figure:
     figure = style.sheet(
         body,
         "Up-sampling: how many times as fast as PyTorch",
-        "PyTorch's time / ours of a whole call, over the values of the input; a point per size and scale. Below the line, in the "
-        "shaded part, PyTorch is faster. Channels innermost: what both sides are given and give lies in memory so.",
+        "PyTorch's time / ours of a whole call, over the values of the input; a point per size and scale. Below the line, in "
+        "the shaded part, PyTorch is faster. Channels innermost: what both sides are given and give lies in memory so.",
         key=style.legend_height(used, 4),
     )
     style.add_legend(figure, {kind: KINDS[kind] for kind in used}, body, line=False, columns=4)
