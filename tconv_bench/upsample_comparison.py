@@ -176,7 +176,9 @@ def _torch_unpool(x: NDArray[Any], scale: int) -> Callable[[], Any]:
     return lambda: functional.max_unpool2d(values, indices, scale)
 
 
-_SCALES, _BYTES, _INNER = {"scales": (2, 3, 4, 8)}, {"dtype": "uint8"}, {"innermost": True}
+_SCALES: dict[str, Any] = {"scales": (2, 3, 4, 8)}
+_BYTES: dict[str, Any] = {"dtype": "uint8"}
+_INNER: dict[str, Any] = {"innermost": True}
 OPERATORS = {
     "nearest": _interpolated("nearest", **_SCALES),
     "bilinear": _interpolated("bilinear", False, **_SCALES),

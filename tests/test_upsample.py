@@ -179,7 +179,7 @@ def test_a_constant_stays_one_and_corners_stay_in_place():
         assert_array_equal(function(x, 3)[:, 1::3, 1::3], x)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64"])
+@pytest.mark.parametrize("dtype", ["uint8", pytest.param("int16", marks=pytest.mark.slow), "int64"])
 @both_alignments
 @both_kinds
 def test_integers_are_rounded_and_kept_within_their_dtype(dtype: str, cubic: bool, aligned: bool):
@@ -307,8 +307,9 @@ def test_what_is_not_finite_reaches_the_same_outputs_where_channels_are_innermos
 
 
 @pytest.mark.parametrize("dtype", ["uint8", *(pytest.param(name, marks=pytest.mark.slow) for name in ("int8", "uint32"))])
-def test_integers_are_the_same_where_channels_are_innermost(dtype: str):
-    x = integers((3, 4, 5), dtype, 6)
+@pytest.mark.parametrize("channels", [3, pytest.param(6, marks=pytest.mark.slow)])
+def test_integers_are_the_same_where_channels_are_innermost(dtype: str, channels: int):
+    x = integers((channels, 4, 5), dtype, 6)
     for function in (up.bilinear, up.bicubic):
         for aligned in (False, True):
             right = function(x, (2, 3), aligned)
