@@ -41,7 +41,6 @@ from tconv_bench.simd import (
     copy_rows,
     copy_strided,
     deinterleave,
-    deinterleave_4,
     take_number,
     total,
     transpose_rows,
@@ -154,15 +153,6 @@ TABLES_AT, ROW_AT, ROWS_AT, GROUP_AT, PIXEL_AT, COUNT_AT, TO_AT = range(COPY_FIE
 
 
 @kernel
-def _take_apart(stride, source, at, first, last, line, step, count):
-    """line[r*step + j] = source[at + stride*j + r], 0 outside ``first ... last - 1``; the stride is at most WOVEN."""
-    if stride == 4:
-        deinterleave_4(source, at, first, last, line, 0, step, count)
-    else:
-        deinterleave(stride, source, at, first, last, line, 0, step, count)
-
-
-@kernel
 def _copy_tap(g, tap, source, at, ix, count, room, to):
     """One kernel position's pixels ``ix ... ix + count - 1`` of a row of ``source``, zero where there is none."""
     first, last = min(max(ix, tap[3]), ix + count), min(tap[4], ix + count)
@@ -216,7 +206,7 @@ def _copy_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, count, lin
                 for i in range(same):
                     clear(room, target + i * c.pixel_panel, run)
             elif g.sx <= WOVEN:
-                _take_apart(g.sx, grad_out, source + start, -start, g.ox - start, line, c.line, run + c.reach)
+                deinterleave(g.sx, grad_out, source + start, -start, g.ox - start, line, 0, c.line, run + c.reach)
                 for i in range(same):
                     copy(line, taps[tap + i, 5], room, target + i * c.pixel_panel, run)
             else:

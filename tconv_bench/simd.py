@@ -130,6 +130,50 @@ class _Vectors:
         return self.builder.icmp_signed("<", numbers, _splat(self.builder, left, wide))
 
 
+class _Conversion:
+    """Loads and stores of arrays of two dtypes: the same one, or an integer and the float that its values are computed in.
+
+    A float is stored as the nearest integer, halves upwards, kept within the dtype. In float32, which only 8-bit integers are
+    computed in, what lies less than 2**-12 below a half counts as one: sums of exact halves are not exact there.
+    """
+
+    def __init__(self, context, builder, source, out):
+        self.builder = builder
+        self.source, self.out = source, out
+        self.computed = source if isinstance(source, types.Float) else out
+        lanes = VECTOR_BYTES // context.get_abi_sizeof(context.get_data_type(self.computed))
+        self.vectors = _Vectors(context, builder, self.computed, lanes)
+        self._loaded, self._stored = (_Vectors(context, builder, dtype, lanes) for dtype in (source, out))
+
+    def load(self, source, place, mask=None):
+        memory, kind = self._loaded.memory, self.vectors.type
+        value = memory.load(memory.address(source, place), mask)
+        if self.source == self.computed:
+            return value
+        return (self.builder.sitofp if self.source.signed else self.builder.uitofp)(value, kind)
+
+    def store(self, value, out, place, mask=None):
+        if self.out != self.computed:
+            value = self._rounded(value)
+        memory = self._stored.memory
+        memory.store(value, memory.address(out, place), mask)
+
+    def _rounded(self, value):
+        builder, kind = self.builder, self.vectors.type
+        suffix = _suffix(kind)
+
+        def constant(number):
+            return ir.Constant(kind, [float(number)] * kind.count)
+
+        low = _call(builder, f"llvm.floor.{suffix}", kind, [value])
+        half = constant(0.5 - 2.0**-12 if self.computed == types.float32 else 0.5)
+        up = builder.fcmp_ordered(">=", builder.fsub(value, low), half)
+        value = builder.fadd(low, builder.select(up, constant(1), constant(0)))
+        for number, beyond in ((self.out.minval, "<"), (self.out.maxval, ">")):
+            value = builder.select(builder.fcmp_ordered(beyond, value, constant(number)), constant(number), value)
+        return (builder.fptosi if self.out.signed else builder.fptoui)(value, self._stored.type)
+
+
 def _tile(mr: int, nv: int, masked: bool):
     """Intrinsic: C[mr, nv vectors] (+)= A[mr, k] @ B[k, nv vectors]; ``masked`` limits the single vector to n lanes."""
 
@@ -640,13 +684,14 @@ def _interleave(stride: int):
     return intrinsic(typing)
 
 
-INTERLEAVED = (1, 2, 3, 4, 5, 6, 8)  # strides with code of their own
+INTERLEAVED = (1, 2, 3, 4, 5, 6, 7, 8)  # strides with code of their own
 _interleave_1 = _interleave(1)
 _interleave_2 = _interleave(2)
 _interleave_3 = _interleave(3)
 _interleave_4 = _interleave(4)
 _interleave_5 = _interleave(5)
 _interleave_6 = _interleave(6)
+_interleave_7 = _interleave(7)
 _interleave_8 = _interleave(8)
 
 
@@ -674,6 +719,8 @@ def interleave(stride, source, at, step, out, to, count):
         _interleave_5(source, at, step, out, to, count)
     elif stride == 6:
         _interleave_6(source, at, step, out, to, count)
+    elif stride == 7:
+        _interleave_7(source, at, step, out, to, count)
     elif stride == 8:
         _interleave_8(source, at, step, out, to, count)
     else:
@@ -741,16 +788,18 @@ def _deinterleave(stride: int):
 _deinterleave_1 = _deinterleave(1)
 _deinterleave_2 = _deinterleave(2)
 _deinterleave_3 = _deinterleave(3)
-deinterleave_4 = _deinterleave(4)  # apart from the others, so that nobody compiles it who has no use for it
+_deinterleave_4 = _deinterleave(4)
 
 
 @njit(nogil=True)
 def deinterleave(stride, source, at, first, last, out, to, step, count):
-    """out[to + r*step + j] = source[at + stride*j + r] for j < count and r < stride, a member of (1, 2, 3).
+    """out[to + r*step + j] = source[at + stride*j + r] for j < count and r < stride, a member of (1, 2, 3, 4).
 
     Elements before ``first`` or from ``last`` on, counted from ``at``, are not read and count as zero.
     """
-    if stride == 3:
+    if stride == 4:
+        _deinterleave_4(source, at, first, last, out, to, step, count)
+    elif stride == 3:
         _deinterleave_3(source, at, first, last, out, to, step, count)
     elif stride == 2:
         _deinterleave_2(source, at, first, last, out, to, step, count)
@@ -985,13 +1034,16 @@ def copy_strided(typingctx, source, at, step, target, to, count):
 
 @intrinsic
 def copy_rows(typingctx, source, at, source_step, out, to, out_step, width, rows):
-    """out[to + r*out_step + j] = source[at + r*source_step + j] for r < rows, j < width; nothing else is read or written."""
+    """out[to + r*out_step + j] = source[at + r*source_step + j] for r < rows, j < width; nothing else is read or written.
+
+    Integers become floats, or floats integers, where the dtypes differ so (see ``_Conversion``).
+    """
 
     def codegen(context, builder, signature, args):
         _, at, source_step, _, to, out_step, width, rows = args
-        vectors = _Vectors(context, builder, signature.args[0].dtype)
+        conversion = _Conversion(context, builder, signature.args[0].dtype, signature.args[3].dtype)
+        vectors, lanes = conversion.vectors, conversion.vectors.lanes
         source, out = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3))
-        memory, lanes = vectors.memory, vectors.lanes
         whole = builder.and_(width, vectors.constant(-lanes))
         mask = vectors.below(builder.sub(width, whole))
         with cgutils.for_range(builder, rows) as row:
@@ -999,15 +1051,111 @@ def copy_rows(typingctx, source, at, source_step, out, to, out_step, width, rows
             onto = builder.add(to, builder.mul(row.index, out_step))
             with cgutils.for_range(builder, builder.udiv(whole, vectors.constant(lanes))) as block:
                 j = builder.mul(block.index, vectors.constant(lanes))
-                pixels = memory.load(memory.address(source, builder.add(row_at, j)))
-                memory.store(pixels, memory.address(out, builder.add(onto, j)))
+                conversion.store(conversion.load(source, builder.add(row_at, j)), out, builder.add(onto, j))
             with builder.if_then(builder.icmp_signed("<", whole, width)):
-                pixels = memory.load(memory.address(source, builder.add(row_at, whole)), mask)
-                memory.store(pixels, memory.address(out, builder.add(onto, whole)), mask)
+                pixels = conversion.load(source, builder.add(row_at, whole), mask)
+                conversion.store(pixels, out, builder.add(onto, whole), mask)
         return context.get_dummy_value()
 
     i = types.int64
     return types.void(source, i, i, out, i, i, i, i), codegen
+
+
+def _weigh(taps: int):
+    """Intrinsic: ``weigh_pixels`` of a number of taps."""
+
+    def codegen(context, builder, signature, args):
+        _, base, _, first, _, w_at, pixels, width, _, to = args
+        conversion = _Conversion(context, builder, signature.args[0].dtype, signature.args[8].dtype)
+        vectors = conversion.vectors
+        source, places, weights, out = (
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2, 4, 8)
+        )
+        lanes = vectors.constant(vectors.lanes)
+        whole = builder.and_(width, vectors.constant(-vectors.lanes))
+        mask = vectors.below(builder.sub(width, whole))
+        with cgutils.for_range(builder, pixels) as pixel:
+            entry = builder.mul(pixel.index, vectors.constant(taps))
+            sources, factors = [], []
+            for k in range(taps):
+                number = builder.add(entry, vectors.constant(k))
+                place = builder.load(builder.gep(places, [builder.add(first, number)]))
+                sources.append(builder.add(base, place))
+                if taps > 1:
+                    weight = builder.load(builder.gep(weights, [builder.add(w_at, number)]), align=vectors.size)
+                    factors.append(_splat(builder, weight, vectors.type))
+            onto = builder.add(to, builder.mul(pixel.index, width))
+
+            def weigh(j, mask=None, sources=sources, factors=factors, onto=onto):
+                values = [conversion.load(source, builder.add(place, j), mask) for place in sources]
+                total = values[0]
+                if factors:
+                    total = builder.fmul(factors[0], total)
+                    for factor, value in zip(factors[1:], values[1:]):
+                        total = _multiply_add(builder, factor, value, total)
+                conversion.store(total, out, builder.add(onto, j), mask)
+
+            with cgutils.for_range(builder, builder.udiv(whole, lanes)) as block:
+                weigh(builder.mul(block.index, lanes))
+            with builder.if_then(builder.icmp_signed("<", whole, width)):
+                weigh(whole, mask)
+        return context.get_dummy_value()
+
+    def typing(typingctx, source, base, places, first, weights, w_at, pixels, width, out, to):
+        i = types.int64
+        return types.void(source, i, places, i, weights, i, i, i, out, i), codegen
+
+    return intrinsic(typing)
+
+
+_weigh_1 = _weigh(1)
+_weigh_2 = _weigh(2)
+_weigh_4 = _weigh(4)
+
+
+@njit(nogil=True)
+def gather_pixels(source, base, places, first, pixels, width, out, to):
+    """out[to + o*width + j] = source[base + places[first + o] + j] for o < pixels and j < width; nothing else is touched."""
+    _weigh_1(source, base, places, first, source, 0, pixels, width, out, to)
+
+
+@njit(nogil=True)
+def weigh_pixels(taps, source, base, places, first, weights, w_at, pixels, width, out, to):
+    """out[to + o*width + j] = sum over k < taps of weights[w_at + t] * source[base + places[first + t] + j], t = o*taps + k.
+
+    For o < pixels and j < width; nothing else is read or written. taps is 2 or 4, or 1: copies without weights.
+    Integers and floats become each other as in ``copy_rows``.
+    """
+    if taps == 1:
+        _weigh_1(source, base, places, first, weights, w_at, pixels, width, out, to)
+    elif taps == 2:
+        _weigh_2(source, base, places, first, weights, w_at, pixels, width, out, to)
+    else:
+        _weigh_4(source, base, places, first, weights, w_at, pixels, width, out, to)
+
+
+@intrinsic
+def spread(typingctx, source, at, stride, out, to, count):
+    """out[to + stride*j + r] = source[at + j] for j < count, r < stride; nothing else is read or written."""
+
+    def codegen(context, builder, signature, args):
+        _, at, stride, _, to, count = args
+        vectors = _Vectors(context, builder, signature.args[0].dtype)
+        memory, lanes = vectors.memory, vectors.constant(vectors.lanes)
+        source, out = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3))
+        whole = builder.and_(stride, vectors.constant(-vectors.lanes))
+        mask = vectors.below(builder.sub(stride, whole))
+        with cgutils.for_range(builder, count) as pixel:
+            value = builder.load(builder.gep(source, [builder.add(at, pixel.index)]), align=vectors.size)
+            value = _splat(builder, value, vectors.type)
+            onto = builder.add(to, builder.mul(stride, pixel.index))
+            with cgutils.for_range(builder, builder.udiv(whole, lanes)) as block:
+                memory.store(value, memory.address(out, builder.add(onto, builder.mul(block.index, lanes))))
+            memory.store(value, memory.address(out, builder.add(onto, whole)), mask)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(source, i, i, out, i, i), codegen
 
 
 @intrinsic
@@ -1142,6 +1290,60 @@ def _resample(stride: int, taps: int, apart: bool):
     return intrinsic(typing)
 
 
+def _weigh_runs(taps: int):
+    """Intrinsic: ``weigh_runs`` of a number of taps."""
+
+    def codegen(context, builder, signature, args):
+        _, at, _, w_at, w_step, w_pixel, _, column, stride, _, to, count = args
+        vectors = _Vectors(context, builder, signature.args[0].dtype)
+        line, weights, late, out = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2, 6, 9))
+        memory, constant = vectors.memory, vectors.constant
+        lanes = constant(vectors.lanes)
+        with cgutils.for_range(builder, count) as pixel:
+            j = pixel.index
+            source = memory.address(line, builder.add(at, j))
+            pixels = [builder.load(builder.gep(source, [constant(k)]), align=vectors.size) for k in range(taps + 1)]
+            pixels = [_splat(builder, value, vectors.type) for value in pixels]
+            onto, own = builder.add(to, builder.mul(stride, j)), builder.add(w_at, builder.mul(w_pixel, j))
+            switch = builder.load(builder.gep(late, [builder.add(column, j)]))
+            for begin, end, operands in ((constant(0), switch, pixels[:taps]), (switch, stride, pixels[1:])):
+                blocks = builder.udiv(builder.add(builder.sub(end, begin), constant(vectors.lanes - 1)), lanes)
+                with cgutils.for_range(builder, blocks) as block:
+                    r = builder.add(begin, builder.mul(block.index, lanes))
+                    mask = vectors.below(builder.sub(end, r))
+                    total = None
+                    for k, operand in enumerate(operands):
+                        place = builder.add(builder.add(own, builder.mul(w_step, constant(k))), r)
+                        factor = memory.load(memory.address(weights, place), mask)
+                        total = (
+                            builder.fmul(factor, operand) if total is None else _multiply_add(builder, factor, operand, total)
+                        )
+                    memory.store(total, memory.address(out, builder.add(onto, r)), mask)
+        return context.get_dummy_value()
+
+    def typing(typingctx, line, at, weights, w_at, w_step, w_pixel, late, column, stride, out, to, count):
+        i = types.int64
+        return types.void(line, i, weights, i, i, i, late, i, i, out, i, i), codegen
+
+    return intrinsic(typing)
+
+
+_weigh_runs_2 = _weigh_runs(2)
+_weigh_runs_4 = _weigh_runs(4)
+
+
+@njit(nogil=True)
+def weigh_runs(taps, line, at, weights, w_at, w_step, w_pixel, late, column, stride, out, to, count):
+    """out[to + stride*j + r] = sum over k < taps of weights[w_at + k*w_step + w_pixel*j + r] * line[at + j + k + 1 - is_late].
+
+    For j < count and r < stride; ``is_late`` is 1 for r < late[column + j], else 0. taps is 2 or 4.
+    """
+    if taps == 2:
+        _weigh_runs_2(line, at, weights, w_at, w_step, w_pixel, late, column, stride, out, to, count)
+    else:
+        _weigh_runs_4(line, at, weights, w_at, w_step, w_pixel, late, column, stride, out, to, count)
+
+
 _resample_2_2 = _resample(2, 2, False)
 _resample_2_4 = _resample(2, 4, False)
 _resample_3_2 = _resample(3, 2, False)
@@ -1194,12 +1396,19 @@ def resample_rows(
         _resample_4_4(line, at, line_step, weights, w_at, w_step, switches, column, out, to, out_step, count, rows)
 
 
+def _exceeds(builder, dtype, value, best):
+    """The mask of values that replace the largest so far: larger ones, and NaN."""
+    if isinstance(dtype, types.Integer):
+        return (builder.icmp_signed if dtype.signed else builder.icmp_unsigned)(">", value, best)
+    return builder.or_(builder.fcmp_ordered(">", value, best), builder.fcmp_unordered("uno", value, value))
+
+
 @intrinsic
 def max_lines(typingctx, line, taps, count, least, base, places, values, to, numbers, numbers_to, width):
     """values[to + j] = the largest line[taps[2t + 1] + j] over taps t; numbers[numbers_to + j] = base + places[j] + taps[2t].
 
     t is the first of the ``count`` taps that holds the largest value, the last NaN where there is one; the first tap of all
-    where nothing exceeds ``least``. j < width; whole vectors of the line and of ``places`` are read.
+    where nothing exceeds ``least``. j < width; nothing else is read or written.
     """
 
     def codegen(context, builder, signature, args):
@@ -1212,35 +1421,96 @@ def max_lines(typingctx, line, taps, count, least, base, places, values, to, num
         )
         memory, constant = vectors.memory, vectors.constant
 
-        def exceeds(value, best):
-            if isinstance(dtype, types.Integer):
-                return (builder.icmp_signed if dtype.signed else builder.icmp_unsigned)(">", value, best)
-            return builder.or_(builder.fcmp_ordered(">", value, best), builder.fcmp_unordered("uno", value, value))
-
         least, base = _splat(builder, least, vectors.type), _splat(builder, base, counters.type)
         first = _splat(builder, builder.load(taps), counters.type)
         best, held = cgutils.alloca_once(builder, vectors.type), cgutils.alloca_once(builder, counters.type)
-        blocks = builder.udiv(builder.add(width, constant(lanes - 1)), constant(lanes))
-        with cgutils.for_range(builder, blocks) as block:
-            j = builder.mul(block.index, constant(lanes))
+
+        def largest(j, mask=None):
             builder.store(least, best)
             builder.store(first, held)
             with cgutils.for_range(builder, count) as tap:
                 entry = builder.gep(taps, [builder.mul(tap.index, constant(2))])
                 number = _splat(builder, builder.load(entry), counters.type)
-                value = memory.load(memory.address(line, builder.add(j, builder.load(builder.gep(entry, [constant(1)])))))
-                mask = exceeds(value, builder.load(best))
-                builder.store(builder.select(mask, value, builder.load(best)), best)
-                builder.store(builder.select(mask, number, builder.load(held)), held)
-            mask = vectors.below(builder.sub(width, j))
+                place = memory.address(line, builder.add(j, builder.load(builder.gep(entry, [constant(1)]))))
+                value = memory.load(place, mask)
+                larger = _exceeds(builder, dtype, value, builder.load(best))
+                builder.store(builder.select(larger, value, builder.load(best)), best)
+                builder.store(builder.select(larger, number, builder.load(held)), held)
             memory.store(builder.load(best), memory.address(values, builder.add(to, j)), mask)
-            number = builder.add(base, counters.memory.load(memory.address(places, j)))
+            number = builder.add(base, counters.memory.load(memory.address(places, j), mask))
             number = builder.add(number, builder.load(held))
             counters.memory.store(number, memory.address(numbers, builder.add(numbers_to, j)), mask)
+
+        blocks = builder.udiv(width, constant(lanes))
+        with cgutils.for_range(builder, blocks) as block:
+            largest(builder.mul(block.index, constant(lanes)))
+        whole = builder.mul(blocks, constant(lanes))
+        with builder.if_then(builder.icmp_signed("<", whole, width)):
+            largest(whole, vectors.below(builder.sub(width, whole)))
         return context.get_dummy_value()
 
     i = types.int64
     return types.void(line, taps, i, line.dtype, i, places, values, i, numbers, i, i), codegen
+
+
+@intrinsic
+def _max_window(typingctx, source, at, row_step, rows, width, least, values, numbers):
+    """values[l] = the largest of what lane l meets in a window, numbers[l] = where it stood, counted from ``at``."""
+
+    def codegen(context, builder, signature, args):
+        _, at, row_step, rows, width, least, _, _ = args
+        dtype = signature.args[0].dtype
+        lanes = VECTOR_BYTES // 8
+        vectors, counters = _Vectors(context, builder, dtype, lanes), _Vectors(context, builder, types.int64, lanes)
+        source, values, numbers = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 6, 7))
+        memory, constant = vectors.memory, vectors.constant
+        least = _splat(builder, least, vectors.type)
+        best, held = cgutils.alloca_once(builder, vectors.type), cgutils.alloca_once(builder, counters.type)
+        builder.store(least, best)
+        builder.store(ir.Constant(counters.type, None), held)
+        whole = builder.and_(width, constant(-lanes))
+        mask = vectors.below(builder.sub(width, whole))
+        order = ir.Constant(counters.type, list(range(lanes)))
+
+        def meet(number, mask=None):
+            value = memory.load(memory.address(source, builder.add(at, number)), mask)
+            value = value if mask is None else builder.select(mask, value, least)
+            larger = _exceeds(builder, dtype, value, builder.load(best))
+            number = builder.add(order, _splat(builder, number, counters.type))
+            builder.store(builder.select(larger, value, builder.load(best)), best)
+            builder.store(builder.select(larger, number, builder.load(held)), held)
+
+        with cgutils.for_range(builder, rows) as row:
+            first = builder.mul(row.index, row_step)
+            with cgutils.for_range(builder, builder.udiv(whole, constant(lanes))) as block:
+                meet(builder.add(first, builder.mul(block.index, constant(lanes))))
+            with builder.if_then(builder.icmp_signed("<", whole, width)):
+                meet(builder.add(first, whole), mask)
+        memory.store(builder.load(best), values)
+        counters.memory.store(builder.load(held), numbers)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(source, i, i, i, i, source.dtype, values, numbers), codegen
+
+
+@njit(nogil=True)
+def max_window(source, at, row_step, rows, width, least, values, numbers):
+    """(the largest source[at + y*row_step + x] for y < rows and x < width, where it stood, counted from ``at``).
+
+    The first of equal ones, the last NaN where there is one, the first of all where nothing exceeds ``least``. ``values`` and
+    ``numbers`` are room for a vector each.
+    """
+    _max_window(source, at, row_step, rows, width, least, values, numbers)
+    best, number = values[0], numbers[0]
+    for lane in range(1, VECTOR_BYTES // 8):
+        value, own = values[lane], numbers[lane]
+        if value != value:
+            if best == best or own > number:
+                best, number = value, own
+        elif value > best or (value == best and own < number):
+            best, number = value, own
+    return best, number
 
 
 @intrinsic

@@ -22,6 +22,7 @@ def compare_upsample(
     ] = Path(".compare/upsample.jsonl"),
     threads: Annotated[int, typer.Option(help="Threads of each side; 0: all usable cores.", min=0)] = 0,
     budget: Annotated[float, typer.Option(help="Seconds of samples per case.", min=0.01)] = 1.0,
+    figures: Annotated[Path | None, typer.Option(help="A folder to draw speedup.svg into.")] = None,
     document: Annotated[Path | None, typer.Option(help="A file to put the table into, between its two markers.")] = None,
 ) -> None:
     """Time the up-sampling operators beside PyTorch's, checked against each other, and print the table of all stored rows."""
@@ -29,6 +30,10 @@ def compare_upsample(
 
     if rows.suffix != ".gz":
         upsample_comparison.measure(rows, threads or machine.usable_cores(), budget)
+    if figures is not None:
+        from tconv_bench.plots import upsampling, versus_svg
+
+        out.print(str(versus_svg.save(upsampling.upsampling_speed(store.read(rows)), figures, "speedup")), markup=False)
     if document is not None:
         changed = readme.refresh(document, rows, upsample_comparison.TABLE, upsample_comparison.table)
         out.print(f"{document}: {'refreshed' if changed else 'is up to date'}", markup=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from tconv_bench.problem import as_int, per_axis
 from tconv_bench.simd import call_task
 
 KNOWN = 1024  # calls that are kept
+KEPT_BYTES = 2**26  # of their tables
 ALONE = 40_000  # nanoseconds of work that is done before another thread is awake: with two threads 17 us took 26
 TASK = 10_000  # nanoseconds of work that is worth a task
 OTHER, STATUS, TASKS = range(3)  # places in every table: address of a third array, not 0 where a task failed, number of tasks
@@ -33,13 +35,14 @@ NONE = np.zeros(1, np.uint8)
 class Call:
     """One operator on one shape: machine code ``void(int64 task, int64* table, T* x, T* out)`` and what it needs."""
 
-    shape: tuple[int, ...]  # of the result
+    shape: tuple[int, ...]  # of the result as it lies in memory
     dtype: np.dtype[Any]
-    alone: bool  # run in the caller's thread
-    code: int  # address of the machine code
-    table: NDArray[np.int64]
-    kept: tuple[Any, ...]  # what addresses in the table point to
+    table: NDArray[np.int64]  # at its end: whether to run in the caller's thread, and the machine code's address
+    kept: tuple[NDArray[Any], ...]  # what addresses in the table point to
+    kept_bytes: int
     is_empty: bool  # nothing to compute
+    order: tuple[int, ...] | None  # of the result's axes where they lie in memory in another one: channels innermost
+    back: tuple[int, ...] | None  # and the way back
 
 
 Plan = Callable[..., Call]
@@ -47,10 +50,11 @@ _known: dict[tuple[Any, ...], Call] = {}
 
 
 @kernel(parallel=True)
-def _launch(alone, code, table, x, out, other):
+def _launch(table, x, out, other):
     own = table.copy()
     own[OTHER] = other.ctypes.data
-    if alone:
+    code = own[own.size - 1]
+    if own[own.size - 2]:
         for task in range(own[TASKS]):
             call_task(code, task, own, x, out)
     else:
@@ -73,14 +77,26 @@ def make_call(
     nanoseconds: float,
     sizes: list[int],
     kept: tuple[NDArray[Any], ...] = (),
+    inner: int = 0,
 ) -> Call:
     """A Call whose table holds ``sizes`` and then the addresses of ``kept``.
 
-    ``rows`` can be cut into tasks; all of them take ``nanoseconds`` on one core.
+    ``rows`` can be cut into tasks; all of them take ``nanoseconds`` on one core. ``inner``, where it is not 0, is the number of
+    axes at the end before which the channels stand, which are innermost in memory.
     """
     tasks = max(1, min(rows, int(nanoseconds / TASK)))
-    table = [0, 0, tasks, *sizes, *(array.ctypes.data for array in kept)]
-    return Call(shape, dtype, nanoseconds <= ALONE, code.address, np.array(table, np.int64), kept, prod(shape) == 0)
+    table = [0, 0, tasks, *sizes, *(array.ctypes.data for array in kept), int(nanoseconds <= ALONE), code.address]
+    kept_bytes = sum(array.nbytes for array in kept)
+    order, back = channels_innermost(len(shape), inner) if inner else (None, None)
+    memory = shape if order is None else tuple(shape[axis] for axis in order)
+    return Call(memory, dtype, np.array(table, np.int64), kept, kept_bytes, prod(shape) == 0, order, back)
+
+
+@cache
+def channels_innermost(ndim: int, inner: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The order of axes in which the one before the last ``inner`` comes last, and the order that takes it back."""
+    lead = tuple(range(ndim - inner - 1))
+    return (*lead, *range(ndim - inner, ndim), ndim - inner - 1), (*lead, ndim - 1, *range(ndim - inner - 1, ndim - 1))
 
 
 def run(call: Call, x: NDArray[Any], out: NDArray[Any], other: NDArray[Any] | None = None) -> bool:
@@ -89,42 +105,66 @@ def run(call: Call, x: NDArray[Any], out: NDArray[Any], other: NDArray[Any] | No
     Arrays travel as bytes, so that the launcher is compiled once for all dtypes.
     """
     third = NONE if other is None else frombuffer(other, uint8)
-    done: bool = _launch(call.alone, call.code, call.table, frombuffer(x, uint8), frombuffer(out, uint8), third)
+    done: bool = _launch(call.table, frombuffer(x, uint8), frombuffer(out, uint8), third)
     return done
 
 
-def called(plan: Plan, x: ArrayLike, *arguments: Any) -> tuple[Call, NDArray[Any]]:
-    """``plan(x.shape, x.dtype, *arguments)``, remembered, and ``x`` as machine code takes it.
+def called(plan: Plan, x: ArrayLike, *arguments: Any, inner: int = 0) -> tuple[Call, NDArray[Any]]:
+    """``plan(x.shape, x.dtype, are channels innermost, *arguments)``, remembered, and ``x`` as machine code takes it.
 
-    The arguments are checked before: what equals known ones is taken for them.
+    The arguments are checked before: what equals known ones is taken for them. ``inner`` is as in ``make_call``: where it is
+    not 0, the plan serves channels that are innermost in memory.
     """
-    if type(x) is ndarray and x.flags.carray:
-        call = _known.get((plan, x.shape, x.dtype, arguments))
-        if call is not None:
-            return call, x
-    array = memory_of(x, "x")
-    call = plan(array.shape, array.dtype, *arguments)
-    if len(_known) >= KNOWN:
-        _known.clear()
-    _known[plan, array.shape, array.dtype, arguments] = call
+    if type(x) is ndarray:
+        if x.flags.carray:
+            call = _known.get((plan, x.shape, x.dtype, False, arguments))
+            if call is not None:
+                return call, x
+        elif inner and x.ndim > inner:
+            turned = x.transpose(channels_innermost(x.ndim, inner)[0])
+            if turned.flags.carray:
+                call = _known.get((plan, x.shape, x.dtype, True, arguments))
+                if call is not None:
+                    return call, turned
+    array, is_inner = checked_array(x, "x"), False
+    shape = array.shape
+    if inner and array.ndim > inner and not array.flags.c_contiguous:
+        turned = array.transpose(channels_innermost(array.ndim, inner)[0])
+        is_inner = turned.flags.c_contiguous
+        array = turned if is_inner else array
+    array = memory_of(array, "x")
+    call = _known.get((plan, shape, array.dtype, is_inner, arguments))
+    if call is None:
+        call = plan(shape, array.dtype, is_inner, *arguments)
+        if len(_known) >= KNOWN or sum(known.kept_bytes for known in list(_known.values())) + call.kept_bytes > KEPT_BYTES:
+            _known.clear()
+        _known[plan, shape, array.dtype, is_inner, arguments] = call
     return call, array
 
 
-def apply(plan: Plan, x: ArrayLike, out: NDArray[Any] | None, *arguments: Any) -> NDArray[Any]:
+def apply(plan: Plan, x: ArrayLike, out: NDArray[Any] | None, scale: tuple[int, ...], *arguments: Any) -> NDArray[Any]:
     """What a plan's call makes of ``x``, written into ``out`` where that is given."""
-    call, array = called(plan, x, *arguments)
+    call, array = called(plan, x, scale, *arguments, inner=len(scale))
+    order, back = call.order, call.back
     if out is None:
-        result: NDArray[Any] = empty(call.shape, call.dtype)
+        made: NDArray[Any] = empty(call.shape, call.dtype)
         if not call.is_empty:
-            run(call, array, result)
-        return result
-    _check_out(out, call.shape, call.dtype, (array,))
-    result = out if out.flags.carray and out.dtype == call.dtype else empty(call.shape, call.dtype)
+            run(call, array, made)
+        return made if back is None else made.transpose(back)
+    shape = call.shape if back is None else tuple(call.shape[axis] for axis in back)
+    _check_out(out, shape, call.dtype, (array, as_given(x)))
+    memory = out if order is None else out.transpose(order)
+    made = memory if memory.flags.carray and out.dtype == call.dtype else empty(call.shape, call.dtype)
     if not call.is_empty:
-        run(call, array, result)
-    if result is not out:
-        out[...] = result
+        run(call, array, made)
+    if made is not memory:
+        memory[...] = made
     return out
+
+
+def as_given(value: ArrayLike) -> NDArray[Any] | None:
+    """The caller's own array, whose memory a result must not overlap; None where there is none."""
+    return value if isinstance(value, ndarray) else None
 
 
 def memory_of(value: ArrayLike, name: str) -> NDArray[Any]:
@@ -138,6 +178,8 @@ def checked_scale(scale: Any) -> tuple[int, ...]:
     """One integer >= 1 per up-sampled axis, those being the last ones; a lone integer stands for the last two."""
     if type(scale) is int and scale >= 1:
         return scale, scale
+    if type(scale) is tuple and len(scale) <= 3 and set(map(type, scale)) == {int} and min(scale) >= 1:
+        return scale  # NumPy's look at it takes 2 us
     if np.ndim(scale) == 0:
         return (as_int(scale, "scale", 1),) * 2
     if not 1 <= len(scale) <= 3:

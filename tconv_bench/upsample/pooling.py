@@ -28,13 +28,14 @@ from tconv_bench import simd
 from tconv_bench.conv import _check_out
 from tconv_bench.jit import native
 from tconv_bench.problem import per_axis
-from tconv_bench.simd import as_pointer, clear, copy_grid, halve_rows, max_lines
+from tconv_bench.simd import as_pointer, clear, copy_grid, halve_rows, max_lines, max_window
 from tconv_bench.upsample._tasks import (
     ALONE,
     OTHER,
     STATUS,
     TASKS,
     Call,
+    as_given,
     called,
     check_addressable,
     make_call,
@@ -44,6 +45,7 @@ from tconv_bench.upsample._tasks import (
 )
 
 LINE = 512  # pixels of a line, where it is made of rows of several planes
+WIDE = 5  # columns of a window that are a vector of their own, where windows stand far apart
 BANDS = 32  # that few large planes are cut into
 FILL = 1024  # elements that are zeroed at once: in the first-level cache when values arrive
 
@@ -74,11 +76,11 @@ def max_pool2d(x: ArrayLike, kernel: Any, stride: Any = None, padding: Any = 0) 
     """
     window = _pair(kernel, "kernel", 1)
     steps = window if stride is None else _pair(stride, "stride", 1)
-    call, array = called(_plan_pool, x, window, steps, _pair(padding, "padding", 0))
+    call, array = called(_plan_pool, x, window, steps, _pair(padding, "padding", 0), inner=2)
     values, indices = np.empty(call.shape, call.dtype), np.empty(call.shape, np.int64)
     if not call.is_empty:
         run(call, array, values, indices)
-    return values, indices
+    return (values, indices) if call.back is None else (values.transpose(call.back), indices.transpose(call.back))
 
 
 def max_unpool2d(
@@ -123,7 +125,7 @@ def max_unpool2d(
     call, array = called(_plan_unpool, x, window, steps, pads, size, True)
     if places.shape != array.shape:
         raise ValueError(f"indices has shape {places.shape}, but must have x's, {array.shape}")
-    _check_out(out, call.shape, call.dtype, (array, places))
+    _check_out(out, call.shape, call.dtype, (array, places, as_given(x), as_given(indices)))
     result = np.empty(call.shape, call.dtype)
     if not call.is_empty and not run(call, array, result, places):
         call, array = called(_plan_unpool, array, window, steps, pads, size, False)
@@ -165,7 +167,12 @@ def _check_planes(shape: tuple[int, ...]) -> None:
 
 
 def _plan_pool(
-    shape: tuple[int, ...], dtype: np.dtype[Any], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    inner: bool,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
 ) -> Call:
     _check_planes(shape)
     for k, p in zip(kernel, padding):
@@ -175,9 +182,18 @@ def _plan_pool(
     if min(size) < 1:
         raise ValueError(f"kernel is {kernel}, but must fit into the input, which is {shape[-2:]} with padding {padding}")
     n, result = prod(shape[:-2]), (*shape[:-2], *size)
+    least = np.array([-np.inf if dtype.kind == "f" else np.iinfo(dtype).min], dtype)
+    if inner:
+        sizes, nanoseconds = [prod(shape[:-3]), *shape[-2:], *size, *kernel, *stride, *padding, shape[-3]], 2.0 * prod(shape)
+        return make_call(
+            result, dtype, _inner_code(dtype.name), prod(shape[:-3]) * size[0], nanoseconds, sizes, (least,), inner=2
+        )
+    if kernel[1] >= WIDE and stride[1] > 2:
+        sizes = [n, *shape[-2:], *size, *kernel, *stride, *padding]
+        nanoseconds = prod(result) * (20 + kernel[0] * (1 + kernel[1] / 8))
+        return make_call(result, dtype, _windows_code(dtype.name), n * size[0], nanoseconds, sizes, (least,))
     edge, pitch = _edge(size[1], kernel[1], stride[1], padding[1])
     planes = max(1, min(n, LINE // pitch))
-    least = np.array([-np.inf if dtype.kind == "f" else np.iinfo(dtype).min], dtype)
     nanoseconds = prod(shape) + 2.0 * prod(result)
     sizes = [n, *shape[-2:], *size, *kernel, *stride, *padding, planes, edge, pitch]
     return make_call(result, dtype, _pool_code(dtype.name), -(-n // planes) * size[0], nanoseconds, sizes, (least,))
@@ -260,9 +276,65 @@ def _native_pool(task, table, x, values):
                 indices[at] = max(indices[at], inside)
 
 
+@cache
+def _windows_code(dtype: str) -> Any:
+    p = types.CPointer(from_dtype(np.dtype(dtype)))
+    return native(types.void(types.int64, types.CPointer(types.int64), p, p), _native_windows)
+
+
+def _native_windows(task, table, x, values):
+    """Some pooled rows, one window after the other; the table is ``_plan_pool``'s."""
+    table = carray(table, 15)
+    n, iy, ix, oy, ox, ky, kx = table[3], table[4], table[5], table[6], table[7], table[8], table[9]
+    sy, sx, py, px = table[10], table[11], table[12], table[13]
+    x, values = carray(x, n * iy * ix), carray(values, n * oy * ox)
+    indices = carray(as_pointer(table[OTHER]), n * oy * ox, dtype=np.int64)
+    least = carray(as_pointer(table[14]), 1, dtype=x.dtype)[0]
+    lane_values, lane_numbers = np.empty(simd.VECTOR_BYTES // 8, x.dtype), np.empty(simd.VECTOR_BYTES // 8, np.int64)
+    first, last = share(task, table[TASKS], n * oy)
+    for row in range(first, last):
+        m, y = divmod(row, oy)
+        top, bottom = max(y * sy - py, 0), min(y * sy - py + ky, iy)
+        for j in range(ox):
+            left, right = max(j * sx - px, 0), min(j * sx - px + kx, ix)
+            at = top * ix + left
+            value, number = max_window(x, m * iy * ix + at, ix, bottom - top, right - left, least, lane_values, lane_numbers)
+            values[row * ox + j], indices[row * ox + j] = value, at + number
+
+
+@cache
+def _inner_code(dtype: str) -> Any:
+    p = types.CPointer(from_dtype(np.dtype(dtype)))
+    return native(types.void(types.int64, types.CPointer(types.int64), p, p), _native_inner)
+
+
+def _native_inner(task, table, x, values):
+    """Some pooled rows of images whose channels are innermost; the table is ``_plan_pool``'s."""
+    table = carray(table, 16)
+    n, iy, ix, oy, ox, ky, kx = table[3], table[4], table[5], table[6], table[7], table[8], table[9]
+    sy, sx, py, px, channels = table[10], table[11], table[12], table[13], table[14]
+    x, values = carray(x, n * iy * ix * channels), carray(values, n * oy * ox * channels)
+    indices = carray(as_pointer(table[OTHER]), n * oy * ox * channels, dtype=np.int64)
+    least = carray(as_pointer(table[15]), 1, dtype=x.dtype)[0]
+    taps, places = np.empty(2 * ky * kx, np.int64), np.zeros(channels, np.int64)
+    first, last = share(task, table[TASKS], n * oy)
+    for row in range(first, last):
+        m, y = divmod(row, oy)
+        top, bottom = max(y * sy - py, 0), min(y * sy - py + ky, iy)
+        for j in range(ox):
+            count = 0
+            for i in range(top, bottom):
+                for k in range(max(j * sx - px, 0), min(j * sx - px + kx, ix)):
+                    taps[2 * count], taps[2 * count + 1] = i * ix + k, ((m * iy + i) * ix + k) * channels
+                    count += 1
+            to = (row * ox + j) * channels
+            max_lines(x, taps, count, least, 0, places, values, to, indices, to, channels)
+
+
 def _plan_unpool(
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
+    inner: bool,
     kernel: tuple[int, int],
     stride: tuple[int, int],
     padding: tuple[int, int],

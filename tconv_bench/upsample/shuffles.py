@@ -19,11 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from tconv_bench import simd
 from tconv_bench.jit import native
-from tconv_bench.simd import clear, copy_rows, interleave
+from tconv_bench.simd import as_pointer, clear, copy_grid, copy_rows, deinterleave, gather_pixels, interleave, spread
 from tconv_bench.upsample._tasks import TASKS, Call, Sizes, apply, checked_scale, make_call, scaled, share, sizes_of
 
 NEAREST, NAILS, SHUFFLE = range(3)
 LINE = 4096  # elements of a line
+WOVEN = 8  # largest scale whose rows are woven in registers
 SHORT = 256  # elements of an output row below which a run of rows is made on one line, then cut into rows
 CLEARED = 4096  # bytes from which on the C library writes zeros faster: 48 MB in 1.6 instead of 2.3 ms
 BYTES_PER_NANOSECOND = 30.0  # written by one core
@@ -99,15 +100,19 @@ def pixel_shuffle(x: ArrayLike, scale: Any, *, out: NDArray[Any] | None = None) 
     return apply(_plan_shuffle, x, out, checked_scale(scale))
 
 
-def _plan_nearest(shape: tuple[int, ...], dtype: np.dtype[Any], scale: tuple[int, ...]) -> Call:
+def _plan_nearest(shape: tuple[int, ...], dtype: np.dtype[Any], inner: bool, scale: tuple[int, ...]) -> Call:
+    if inner:
+        return _inner_call(NEAREST, shape, dtype, scale)
     return _call(NEAREST, scaled(shape, dtype, scale), dtype, _as_one_plane(sizes_of(shape, scale)))
 
 
-def _plan_nails(shape: tuple[int, ...], dtype: np.dtype[Any], scale: tuple[int, ...]) -> Call:
+def _plan_nails(shape: tuple[int, ...], dtype: np.dtype[Any], inner: bool, scale: tuple[int, ...]) -> Call:
+    if inner:
+        return _inner_call(NAILS, shape, dtype, scale)
     return _call(NAILS, scaled(shape, dtype, scale), dtype, _as_one_plane(sizes_of(shape, scale)))
 
 
-def _plan_shuffle(shape: tuple[int, ...], dtype: np.dtype[Any], scale: tuple[int, ...]) -> Call:
+def _plan_shuffle(shape: tuple[int, ...], dtype: np.dtype[Any], inner: bool, scale: tuple[int, ...]) -> Call:
     axis, phases = len(shape) - len(scale) - 1, prod(scale)
     if axis < 0:
         raise ValueError(
@@ -118,6 +123,8 @@ def _plan_shuffle(shape: tuple[int, ...], dtype: np.dtype[Any], scale: tuple[int
             f"x has shape {shape}: its axis {axis} must hold a multiple of {phases} channels, the product of scale {scale}"
         )
     of_result = (*shape[:axis], shape[axis] // phases, *shape[axis + 1 :])
+    if inner:
+        return _inner_call(SHUFFLE, of_result, dtype, scale)
     return _call(SHUFFLE, scaled(of_result, dtype, scale), dtype, sizes_of(of_result, scale))
 
 
@@ -130,6 +137,59 @@ def _call(mode: int, shape: tuple[int, ...], dtype: np.dtype[Any], s: Sizes) -> 
     rows = s.n * s.z * s.y * (s.sz * s.sy if mode == SHUFFLE else 1)
     nanoseconds = prod(shape) * dtype.itemsize / BYTES_PER_NANOSECOND
     return make_call(shape, dtype, _code(dtype.itemsize), rows, nanoseconds, [mode, *s])
+
+
+def _inner_call(mode: int, shape: tuple[int, ...], dtype: np.dtype[Any], scale: tuple[int, ...]) -> Call:
+    """A call on channels that are innermost in memory; shape is the result's before it is enlarged."""
+    result, s, ndim = scaled(shape, dtype, scale), sizes_of(shape, scale), len(scale)
+    channels = shape[-ndim - 1]
+    s = s._replace(n=prod(shape[: -ndim - 1]))
+    nanoseconds = prod(result) * dtype.itemsize / BYTES_PER_NANOSECOND
+    places = np.arange(s.x * s.sx) // s.sx * channels
+    rows = s.n * s.z * s.y
+    return make_call(result, dtype, _inner_code(dtype.itemsize), rows, nanoseconds, [mode, *s, channels], (places,), inner=ndim)
+
+
+@cache
+def _inner_code(itemsize: int) -> Any:
+    p = types.CPointer(from_dtype(np.dtype(f"u{itemsize}")))
+    return native(types.void(types.int64, types.CPointer(types.int64), p, p), _native_inner)
+
+
+def _native_inner(task, table, x, out):
+    """Some rows of the input where channels are innermost, all that becomes of each; the table is ``_inner_call``'s."""
+    table = carray(table, 13)
+    mode, n, iz, iy, ix, sz, sy, sx, c = (
+        table[3], table[4], table[5], table[6], table[7], table[8], table[9], table[10], table[11]
+    )  # fmt: skip
+    phases = sz * sy * sx
+    width, height, row_length = ix * c, n * iz * iy, ix * sx * c
+    parts = phases if mode == SHUFFLE else 1
+    x, out = carray(x, height * width * parts), carray(out, height * width * phases)
+    places = carray(as_pointer(table[12]), ix * sx, dtype=np.int64)
+    pixel = np.empty(parts * c if mode == SHUFFLE and phases <= 4 else 0, out.dtype)
+    first, last = share(task, table[TASKS], height)
+    for row in range(first, last):
+        plane, y = divmod(row, iy)
+        at, to = row * width * parts, (plane * sz * iy + y) * sy * row_length
+        if mode == SHUFFLE and phases <= 4:
+            for j in range(ix):
+                deinterleave(phases, x, at + j * c * phases, 0, c * phases, pixel, 0, c, c)
+                for r in range(sz * sy):
+                    onto = to + (r // sy * iy * sy + r % sy) * row_length + j * sx * c
+                    copy_rows(pixel, r * sx * c, 0, out, onto, 0, sx * c, 1)
+            continue
+        for r in range(sz * sy):
+            onto = to + (r // sy * iy * sy + r % sy) * row_length
+            if mode == NEAREST:
+                gather_pixels(x, at, places, 0, ix * sx, c, out, onto)
+            elif mode == NAILS:
+                clear(out, onto, row_length)
+                if r == 0:
+                    copy_rows(x, at, c, out, onto, sx * c, c, ix)
+            else:
+                for j in range(ix):
+                    copy_grid(x, at + j * c * phases + r * sx, 1, phases, out, onto + j * sx * c, c, 1, sx, c)
 
 
 @cache
@@ -146,8 +206,10 @@ def _native_rows(task, table, x, out):
     z_phases, y_phases, channels = (sz, sy, sz * sy * sx) if mode == SHUFFLE else (1, 1, 1)
     x, out = carray(x, n * channels * plane), carray(out, n * plane * sz * sy * sx)
     lanes = simd.VECTOR_BYTES // out.itemsize
-    length = max(1, min((ix * iy + lanes - 1) // lanes, LINE // (sx * lanes))) * lanes
-    pixels = np.zeros(length * (sx + 1), out.dtype) if mode == NAILS else np.empty(length * sx, out.dtype)
+    length = max(1, min((ix * iy + lanes - 1) // lanes, LINE // (sx * lanes))) * lanes if sx <= WOVEN else CLEARED
+    pixels = np.zeros(length * (sx + 1), out.dtype) if mode == NAILS and sx <= WOVEN else np.zeros(length, out.dtype)
+    if mode == SHUFFLE and sx <= WOVEN:
+        pixels = np.empty(length * sx, out.dtype)
     at_once = max(1, LINE // ox) if ox < SHORT else 1
     line = np.empty(min(at_once, iy) * ox if ox < SHORT else 0, out.dtype)
     step, copied = (plane, sx) if mode == SHUFFLE else (0, 1)
@@ -163,6 +225,15 @@ def _native_rows(task, table, x, out):
         to = ((((m * iz + z) * sz + rz) * iy + y) * sy + ry) * ox
         made, made_at = (line, 0) if ox < SHORT else (out, to)
         total, done = rows * ix, 0
+        if sx > WOVEN:
+            done = total
+            if mode == NEAREST:
+                spread(x, at, sx, made, made_at, total)
+            elif mode == NAILS:
+                clear(made, made_at, total * sx)
+                copy_grid(x, at, 1, 0, made, made_at, sx, 0, total, 1)
+            else:
+                interleave(sx, x, at, step, made, made_at, total * sx)
         while done < total:
             # interleave reads whole vectors: where they would pass the input's end, and for zeros, it reads a copy
             width = min(total - done, (len(x) - at - (sx - 1) * step - done) // lanes * lanes)
@@ -188,4 +259,4 @@ def _native_rows(task, table, x, out):
                         clear(out, to_zero + r * sy * ox, zeros)
                     continue
                 for j in range(0, zeros, length):
-                    copy_rows(pixels, sx * length, 0, out, to_zero + j, sy * ox, min(length, zeros - j), rows)
+                    copy_rows(pixels, len(pixels) - length, 0, out, to_zero + j, sy * ox, min(length, zeros - j), rows)
