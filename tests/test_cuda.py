@@ -28,16 +28,16 @@ KERNELS = sorted(
 REGISTERS = {
     "fill": (32, 32),
     "fill_csr": (72, 72),
-    "gather": (64, 64),
+    "gather": (80, 80),
     "multiply 128x128x8x8x8": (128, 240),
     "multiply 16x256x8x4x4": (80, 128),
     "multiply 64x64x8x4x4": (80, 128),
     "overlap_add": (64, 64),
     "pack": (40, 40),
-    "spmm 32x8x1024": (48, 48),
+    "spmm": (48, 48),
     "stamp 0": (48, 48),
     "stamp 1": (48, 48),
-    "stretch": (40, 40),
+    "stretch": (48, 48),
 }
 SHARED_BYTES = 48 * 1024
 PARTS = ("numba_cuda", "cuda.core", "nvidia")
