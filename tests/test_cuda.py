@@ -8,14 +8,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import tconv_bench
-from tconv_bench import jit_cuda, registry
+from tconv_bench import gpu, jit_cuda, reference, registry
 from tconv_bench.jit_cuda import Kernel
 from tconv_bench.variants import _implicit_gemm
+from tests.problems import PROBLEMS, integer_data, poisoned
 
 ROOT = Path(__file__).parent.parent
 ONES = np.ones((1, 1, 2))
@@ -142,6 +144,53 @@ def check_resources(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> 
     assert used.registers <= REGISTERS[kernel.name][dtype == "float64"]
     assert used.registers * kernel.threads <= 65536
     assert used.shared_bytes <= SHARED_BYTES
+
+
+@needs_compiler
+def test_declared_types_are_those_that_a_launch_finds():
+    from numba.cuda.typing.typeof import Purpose, typeof
+
+    problem = tconv_bench.Problem.parse("n1_ci1_i2_co1_k2")
+    declared = jit_cuda.Kernel(print, "geometry i64").types("float32")  # type: ignore[arg-type]
+    assert declared == tuple(typeof(value, Purpose.argument) for value in (jit_cuda.sizes(problem.geometry), 5))
+
+
+class Capsules:
+    """An array that speaks DLPack alone."""
+
+    def __init__(self, array: Any):
+        self.array = array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        device, ordinal = self.array.__dlpack_device__()
+        return int(device), int(ordinal)
+
+
+@needs_compiler
+def test_dlpack_is_read_where_it_lies():
+    array = np.arange(6.0).reshape(2, 3)[:, ::2]
+    found = gpu._interface(Capsules(array), "x")
+    assert found["data"] == (array.ctypes.data, False)
+    assert (found["shape"], found["strides"], found["typestr"]) == (array.shape, array.strides, "<f8")
+    with pytest.raises(TypeError, match="x can't be read as a CUDA array"):
+        gpu._interface(Capsules(None), "x")
+
+
+@pytest.mark.skipif(bool(gpu.missing()), reason=gpu.missing())
+@pytest.mark.parametrize("method", registry.methods("cuda"))
+def test_every_variant_on_every_problem_on_this_gpu(method: str):
+    for problem in PROBLEMS:
+        if problem.dtype == "int64" or registry.get(method, "cuda").supports(problem) is not True:
+            continue
+        x, weight, bias = integer_data(problem)
+        function = getattr(tconv_bench, f"conv_transpose{problem.ndim}d")
+        sizes = problem.stride, problem.padding, problem.output_padding, problem.groups, problem.dilation
+        result = function(x, weight, bias, *sizes, device="cuda", method=method, out=poisoned(problem))
+        expected = reference.conv_transpose(problem, x, weight, bias).astype(problem.dtype)
+        np.testing.assert_array_equal(result, expected, err_msg=str(problem))
 
 
 def loops(ptx: str) -> list[list[str]]:
