@@ -282,8 +282,8 @@ class ScatterAddCuda(_cuda.CudaVariant):
     device="cuda",
     title="scatter-add, tap after tap",
     source=_SOURCE,
-    color="#999933",
-    marker="<",
+    color="#6A3D9A",
+    marker="^",
 )
 class ScatterAddDeterministicCuda(ScatterAddCuda):
     """The stamps of one tap at a time."""
