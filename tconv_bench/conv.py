@@ -1,5 +1,7 @@
 """The functions that users call: transposed and ordinary convolution in PyTorch's argument order, on NumPy arrays.
 
+Arrays on a CUDA device, and calls with ``device="cuda"``, are handed to ``tconv_bench.gpu``.
+
 Validation comes first and touches no pixel; then the chosen variant prepares and runs. Inputs are never modified. Integers
 give integers of the same dtype, exact modulo its width, as NumPy's arithmetic is.
 
@@ -13,6 +15,7 @@ import marshal
 import math
 from collections.abc import Callable, Container, Iterable
 from functools import lru_cache
+from importlib import import_module
 from math import prod
 from typing import Any
 
@@ -35,6 +38,7 @@ from tconv_bench.registry import Variant
 from tconv_bench.variants import _native
 
 AUTO = "auto"
+_DEVICE_ARRAYS = ("__cuda_ndarray__", "__cuda_array_interface__", "__dlpack_device__")
 KNOWN = 1024  # checked arguments that are kept, and as many choices
 Weights = tuple[NDArray[Any], NDArray[Any] | None]
 
@@ -50,13 +54,14 @@ def conv_transpose1d(
     dilation: Any = 1,
     *,
     method: str = "auto",
-    out: NDArray[Any] | None = None,
+    out: Any = None,
+    device: str | None = None,
 ) -> NDArray[Any]:
     """Transposed convolution over one spatial axis; see ``conv_transpose2d``.
 
     x ``(N, C_in, W)`` or ``(C_in, W)``, weight ``(C_in, C_out // groups, K)``; a (before, after) padding is ``((1, 2),)``.
     """
-    return _conv_transpose(1, x, weight, bias, stride, padding, output_padding, groups, dilation, method, out)
+    return _conv_transpose(1, x, weight, bias, stride, padding, output_padding, groups, dilation, method, out, device)
 
 
 def conv_transpose2d(
@@ -70,7 +75,8 @@ def conv_transpose2d(
     dilation: Any = 1,
     *,
     method: str = "auto",
-    out: NDArray[Any] | None = None,
+    out: Any = None,
+    device: str | None = None,
 ) -> NDArray[Any]:
     """Transposed convolution over two spatial axes: up-sampling with learnable weights.
 
@@ -83,8 +89,11 @@ def conv_transpose2d(
         output_padding: rows and columns added at the end of each axis; below the stride or the dilation.
         groups: blocks of channels that do not mix; divides C_in and C_out.
         dilation: output pixels between neighbouring taps, >= 1.
-        method: a name of ``methods()``, or "auto" for the one that is expected to be fastest.
+        method: a name of ``methods(device)``, or "auto" for the one that is expected to be fastest.
         out: array of the result's shape and x's dtype to write into; must not overlap the inputs.
+        device: "cpu" or "cuda"; by default where x is. Arrays on a CUDA device (``__cuda_array_interface__`` or DLPack) are
+            computed there, on their library's current stream and without a copy, and give an array of their kind; NumPy arrays
+            are copied to the device and back.
 
     Returns:
         ``(N, C_out, H_out, W_out)``, or without N for unbatched input, in x's dtype; ``out`` where it is given. The size is
@@ -94,6 +103,7 @@ def conv_transpose2d(
         ValueError: a shape, channel count, group count, stride, padding or size that does not fit.
         TypeError: a dtype that is not served, or x and weight of different dtypes.
         NotImplementedError: the named method does not serve this problem; the message names an alternative.
+        RuntimeError: CUDA is asked for and can't be used; the message says what is missing.
 
     Source: Dumoulin & Visin, arXiv:1603.07285, section 4; arguments as in ``torch.nn.functional.conv_transpose2d``.
 
@@ -103,7 +113,7 @@ def conv_transpose2d(
             [20, 50, 30],
             [15, 35, 20]]])
     """
-    return _conv_transpose(2, x, weight, bias, stride, padding, output_padding, groups, dilation, method, out)
+    return _conv_transpose(2, x, weight, bias, stride, padding, output_padding, groups, dilation, method, out, device)
 
 
 def conv_transpose3d(
@@ -117,13 +127,14 @@ def conv_transpose3d(
     dilation: Any = 1,
     *,
     method: str = "auto",
-    out: NDArray[Any] | None = None,
+    out: Any = None,
+    device: str | None = None,
 ) -> NDArray[Any]:
     """Transposed convolution over three spatial axes; see ``conv_transpose2d``.
 
     x ``(N, C_in, D, H, W)`` or ``(C_in, D, H, W)``, weight ``(C_in, C_out // groups, KD, KH, KW)``.
     """
-    return _conv_transpose(3, x, weight, bias, stride, padding, output_padding, groups, dilation, method, out)
+    return _conv_transpose(3, x, weight, bias, stride, padding, output_padding, groups, dilation, method, out, device)
 
 
 def conv1d(
@@ -326,9 +337,12 @@ def _conv_transpose(
     groups: Any,
     dilation: Any,
     method: str,
-    out: NDArray[Any] | None,
+    out: Any,
+    device: str | None,
 ) -> NDArray[Any]:
     sizes = (stride, padding, output_padding, groups, dilation)
+    if device is not None and _is_cuda(device, x):
+        return _on_cuda(ndim, x, weight, bias, sizes, method, out, to_device=True)
     key = _key(ndim, x, weight, bias, sizes, method)
     call = None if key is None else _known.get(key)
     if call is not None and (out is None or call.can_write(out, x, weight, bias)):
@@ -338,7 +352,32 @@ def _conv_transpose(
         else:
             call.variant.one_shot(call.problem, weight, bias, x[None], result[None])
         return result
+    if key is None and device is None and any(map(_may_be_on_cuda, (x, weight, bias))):
+        return _on_cuda(ndim, x, weight, bias, sizes, method, out, to_device=False)
     return _check_and_compute(ndim, x, weight, bias, sizes, method, out, key)
+
+
+def _is_cuda(device: Any, x: Any) -> bool:
+    """Whether a named device is "cuda"; ValueError where it is neither that nor "cpu", or x lies elsewhere."""
+    if device not in registry.DEVICES:
+        raise ValueError(f"device is {device!r}, valid devices are {', '.join(registry.DEVICES)}")
+    if device == "cpu" and _may_be_on_cuda(x):
+        raise ValueError("device is 'cpu', but x is on a CUDA device; copy it to the CPU first, or leave device out")
+    return bool(device == "cuda")
+
+
+def _may_be_on_cuda(value: Any) -> bool:
+    """Whether an array that is not NumPy's says that it is on a CUDA device; nothing of CUDA is imported to ask others."""
+    kind = type(value)
+    if kind is np.ndarray or not any(hasattr(kind, name) for name in _DEVICE_ARRAYS):
+        return False
+    return bool(import_module("tconv_bench.gpu").is_device_array(value))
+
+
+def _on_cuda(*args: Any, to_device: bool) -> NDArray[Any]:
+    """The result of ``tconv_bench.gpu``, an array of x's kind."""
+    result: NDArray[Any] = import_module("tconv_bench.gpu").conv_transpose(*args, to_device=to_device)
+    return result
 
 
 def _check_and_compute(
@@ -489,19 +528,19 @@ def checked_problem(
     return problem, batched
 
 
-def check_method(problem: Problem, method: Any, *choices: str) -> None:
+def check_method(problem: Problem, method: Any, *choices: str, device: str = "cpu") -> None:
     """Refuse a method that is neither one of the ``choices`` nor a name, or a named one that does not serve the problem.
 
     Raises:
         ValueError: no such method.
         NotImplementedError: it does not serve the problem; the message names an alternative.
     """
-    names = registry.methods()
+    names = registry.methods(device)
     if method in choices:
         return
     if method not in names:
         raise ValueError(f"method is {method!r}, valid methods are {', '.join((*choices, *names))}")
-    supported = registry.get(method).supports(problem)
+    supported = registry.get(method, device).supports(problem)
     if supported is not True:
         raise NotImplementedError(f"method {method!r} can't serve {problem}: {supported}")
 
@@ -522,6 +561,7 @@ def _check_bias(bias: NDArray[Any] | None, c_out: int) -> None:
 
 
 def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: Iterable[NDArray[Any] | None]) -> None:
+    """ValueError or TypeError unless a result of this shape and dtype can be written into ``out``; None can be anything."""
     if out is None:
         return
     if not isinstance(out, np.ndarray):

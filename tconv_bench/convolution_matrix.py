@@ -102,7 +102,7 @@ def row_lengths(problem: Problem) -> NDArray[Any]:
     return lengths
 
 
-def _row_pointers(problem: Problem) -> NDArray[Any]:
+def row_pointers(problem: Problem) -> NDArray[Any]:
     """Where each row of the transposed matrix starts."""
     indptr = np.zeros(problem.c_out * problem.out_pixels + 1, np.int64)
     np.cumsum(np.tile(row_lengths(problem).ravel(), problem.c_out), out=indptr[1:])
@@ -138,7 +138,7 @@ def transposed_matrix(problem: Problem, weight: NDArray[Any]) -> scipy.sparse.cs
         pattern = _patterns.get(key)
         if pattern is not None:
             _patterns.move_to_end(key)
-    indptr = _row_pointers(problem) if pattern is None else pattern[0]
+    indptr = row_pointers(problem) if pattern is None else pattern[0]
     indices = np.empty(indptr[-1], indptr.dtype) if pattern is None else pattern[1]
     data = _values_beside(indices, weight.dtype)
     sizes = (indptr.ctypes.data, indices.ctypes.data, pattern is None, indices.itemsize == 8)

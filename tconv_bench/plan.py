@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -122,16 +123,18 @@ def plan(
         weight: ``(C_in, C_out // groups, *kernel)`` with 1, 2 or 3 kernel axes; inputs must have its dtype.
         input_shape: ``(N, C_in, *spatial)`` or unbatched ``(C_in, *spatial)``.
         bias, stride, padding, output_padding, groups, dilation: as in ``conv_transpose2d``.
-        method: a name of ``methods()``; "auto" for the one remembered or predicted fastest; "measure" to time the ones that may
-            be fastest, once per machine, number of threads and problem: later plans remember it.
-        device: "cpu".
+        method: a name of ``methods(device)``; "auto" for the one remembered or predicted fastest; "measure" to time the ones
+            that may be fastest, once per machine, number of threads and problem: later plans remember it.
+        device: "cpu"; or "cuda", whose plans keep the weights on the device and take device arrays and NumPy's; there is no
+            "measure" there.
 
     Returns:
         A ``Plan`` to call with inputs; print it to see why it takes the method that it takes.
 
     Raises:
         ValueError, TypeError: as ``conv_transpose2d``.
-        NotImplementedError: the named method does not serve the problem, or the device is not "cpu".
+        NotImplementedError: the named method does not serve the problem.
+        RuntimeError: CUDA is asked for and can't be used; the message says what is missing.
 
     >>> import numpy as np
     >>> double = plan(np.full((1, 1, 2), 3), (1, 2), stride=2)
@@ -139,15 +142,16 @@ def plan(
     array([[3, 3, 6, 6]])
     """
     registry.methods(device)  # ValueError lists the valid devices
-    if device != "cpu":
-        raise NotImplementedError(f"device is {device!r}, but plans run on the CPU alone; use device='cpu'")
+    sizes = (stride, padding, output_padding, groups, dilation)
+    if device == "cuda":
+        on_cuda: Plan = import_module("tconv_bench.gpu").plan(weight, _shape(input_shape), bias, sizes, method)
+        return on_cuda
     weight, bias = conv.checked_weights(weight, bias)
     if not 3 <= weight.ndim <= 5:
         raise ValueError(
             f"weight has {weight.ndim} axes (shape {weight.shape}), but must be (C_in, C_out // groups, *kernel) with 1, 2 or "
             "3 kernel axes"
         )
-    sizes = (stride, padding, output_padding, groups, dilation)
     problem, batched = conv.checked_problem(weight.ndim - 2, "input_shape", _shape(input_shape), weight, bias, sizes)
     conv.check_method(problem, method, conv.AUTO, MEASURE)
     predicted = conv.predictions(problem)

@@ -9,6 +9,9 @@ A variant is a class with the methods of ``Variant`` below it::
         def estimate(self, problem): ...
         def prepared_bytes(self, problem): ...
         def workspace_bytes(self, problem): ...
+
+Its twin on CUDA stands beside it, claims the same name with ``device="cuda"`` and takes device arrays and a stream
+(``tconv_bench.variants._cuda.CudaVariant``).
 """
 
 from __future__ import annotations
@@ -112,19 +115,21 @@ def variant(
     name: str,
     *,
     device: str = "cpu",
-    title: str,
-    source: str,
+    title: str | None = None,
+    source: str | None = None,
     supports: Callable[[Problem], Literal[True] | str] | None = None,
     color: str | None = None,
-    marker: str = "o",
+    marker: str | None = None,
 ) -> Callable[[type[Variant]], type[Variant]]:
     """Class decorator that registers a variant; a second claim of a name on a device is a ValueError.
+
+    What a twin on another device does not say for itself is that of the variant of its name on the CPU, registered before it.
 
     Args:
         name: what users pass as ``method``.
         device: "cpu" or "cuda".
         title: three or four words for tables and legends.
-        source: the paper or formula it follows.
+        source: the paper or formula it follows; both must be given for a name that the CPU does not have.
         supports: problem -> True or a sentence; default: the class's own method.
         color, marker: in every figure; a colour that no other variant has is chosen by default.
     """
@@ -134,11 +139,15 @@ def variant(
             raise ValueError(f"device is {device!r}, valid devices are {', '.join(DEVICES)}")
         if (name, device) in _VARIANTS:
             raise ValueError(f"variant {name!r} on {device} is already registered by {type(_VARIANTS[name, device]).__name__}")
+        twin: Any = _VARIANTS.get((name, "cpu"))
+        if twin is None and (title is None or source is None):
+            raise ValueError(f"variant {name!r} on {device} has no title or source, and no twin on the CPU that has them")
         used = {entry.color for entry in _VARIANTS.values()}
         spare = next((c for c in _SPARE_COLORS if c not in used), "#555555")
         entry = cls()
-        entry.name, entry.device, entry.title, entry.source = name, device, title, source
-        entry.color, entry.marker = color or spare, marker
+        entry.name, entry.device = name, device
+        entry.title, entry.source = title or twin.title, source or twin.source
+        entry.color, entry.marker = color or (twin.color if twin else spare), marker or (twin.marker if twin else "o")
         if supports is not None:
             entry.supports = supports  # type: ignore[method-assign, assignment]
         _VARIANTS[name, device] = entry

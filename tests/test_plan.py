@@ -180,8 +180,8 @@ def test_bad_arguments_name_the_value_and_what_is_allowed(changes: dict[str, Any
 
 
 def test_no_other_device():
-    with pytest.raises(NotImplementedError, match="device is 'cuda', but plans run on the CPU alone; use device='cpu'"):
-        plan(WEIGHT, (3, 4, 5), device="cuda")
+    with pytest.raises(ValueError, match="device is 'tpu', valid devices are cpu, cuda"):
+        plan(WEIGHT, (3, 4, 5), device="tpu")
 
 
 def test_a_named_method_that_does_not_serve_the_problem():

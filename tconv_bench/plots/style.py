@@ -109,12 +109,15 @@ def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """Colour and marker per series: the registry's, the peers', else spare ones picked by name and free among ``names``."""
+    """Colour and marker per series: the registry's, the peers', else spare ones picked by name and free among ``names``.
+
+    Twins of one algorithm have its colour, but the second of them in one figure a spare one.
+    """
     found: dict[str, Look] = {}
     unknown = []
     for name in sorted(set(names)):
         entry = registered(name)
-        if entry is not None:
+        if entry is not None and entry.color not in {look.color for look in found.values()}:
             found[name] = Look(entry.color, entry.marker)
         elif name == "auto":
             found[name] = Look(*AUTO)

@@ -10,25 +10,30 @@ Cost: ``2 * n * c_in * c_out / groups * taps * in_pixels`` operations in the bes
 several images are one product, so that a batch of small images fills the vectors. What Caffe, PyTorch's native path and ONNX
 Runtime do.
 
+On CUDA the product is ``_implicit_gemm``'s, and each output is one thread's, which adds the columns of its phase's taps.
+
 Source: Chellapilla et al., "High Performance Convolutional Neural Networks for Document Processing", 2006, transposed;
 packing after Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 2008.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
-from tconv_bench import simd, units
+from tconv_bench import jit_cuda, simd, units
 from tconv_bench.jit import kernel
+from tconv_bench.jit_cuda import Kernel, cuda
 from tconv_bench.problem import Problem
+from tconv_bench.ptx import divide
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import rank_k
-from tconv_bench.variants import _blocks, _costs, _native
+from tconv_bench.variants import _blocks, _costs, _cuda, _implicit_gemm, _native
 from tconv_bench.variants._launch import BIAS_AT, WEIGHT_AT
 from tconv_bench.variants._native import SIZES_AT, Work
 
@@ -198,3 +203,77 @@ class Col2im(Variant):
         packed = g.c_in // g.groups * t.columns
         row = g.sx * -(-g.ox // g.sx)
         return problem.itemsize * (columns + _blocks.threads() * max(packed, row))
+
+
+def _overlap_add(g, phases, cols, bias, out):
+    """CUDA: one thread per output, which adds the columns that meet there."""
+    plane, taps = g.iz * g.iy * g.ix, g.kz * g.ky * g.kx
+    at, threads = cuda.grid(1), cuda.gridsize(1)
+    while at < g.n * g.c_out * g.oz * g.oy * g.ox:
+        rest, ox = divide(at, g.ox)
+        rest, oy = divide(rest, g.oy)
+        channel, oz = divide(rest, g.oz)
+        jz, phase_z = divide(oz, g.sz)
+        jy, phase_y = divide(oy, g.sy)
+        jx, phase_x = divide(ox, g.sx)
+        of_z, of_y, of_x = 6 + 2 * phase_z, 6 + 2 * (g.sz + phase_y), 6 + 2 * (g.sz + g.sy + phase_x)
+        total = bias[divide(channel, g.c_out)[1]]
+        kz, iz = np.int64(phases[of_z]), jz + phases[of_z + 1]
+        while kz < g.kz:
+            ky, iy = np.int64(phases[of_y]), jy + phases[of_y + 1]
+            while ky < g.ky and 0 <= iz < g.iz:
+                kx, ix = np.int64(phases[of_x]), jx + phases[of_x + 1]
+                while kx < g.kx and 0 <= iy < g.iy:
+                    if 0 <= ix < g.ix:
+                        column = channel * taps + (kz * g.ky + ky) * g.kx + kx
+                        total += cols[np.uint64(column * plane + (iz * g.iy + iy) * g.ix + ix)]
+                    kx, ix = kx + phases[4], ix - phases[5]
+                ky, iy = ky + phases[2], iy - phases[3]
+            kz, iz = kz + phases[0], iz - phases[1]
+        out[np.uint64(at)] = total
+        at += threads
+
+
+OVERLAP_ADD = Kernel(_overlap_add, "geometry i32[] T[] T[] T[]")
+
+
+def _product(problem: Problem) -> Problem:
+    """The product of one chunk of images as a 1x1 convolution with c_out * taps channels: its output is the columns."""
+    image = problem.itemsize * problem.c_out * problem.taps * problem.in_pixels
+    images = max(1, min(problem.batch, _cuda.CHUNK_BYTES // image))
+    return Problem(
+        images, problem.c_in, problem.in_size, problem.c_out * problem.taps, 1, groups=problem.groups, dtype=problem.dtype
+    )
+
+
+@variant("col2im", device="cuda")
+class Col2imCuda(_cuda.CudaVariant):
+    """The tiled product into columns, then overlap-add by the output's side."""
+
+    kernels = (*_implicit_gemm.KERNELS, _implicit_gemm.PACK, OVERLAP_ADD)
+
+    def supports(self, problem: Problem) -> Literal[True] | str:
+        answer = super().supports(problem)
+        return super().supports(_product(problem)) if answer is True else answer
+
+    def prepare(self, problem: Problem, weight: Any, bias: Any, stream: Any = 0) -> Any:
+        gemm = _product(problem)
+        zeros = _cuda.bias_or_zeros(gemm, None, stream)
+        phases = _cuda.on_device(_cuda.phase_taps(problem), stream)
+        product = _implicit_gemm.prepare(gemm, weight, zeros, stream, exact=False)
+        return problem, product, phases, _cuda.bias_or_zeros(problem, bias, stream)
+
+    def run(self, state: Any, x: Any, out: Any, stream: Any = 0) -> None:
+        problem, product, phases, bias = state
+        gemm = product.problem
+        cols = _cuda.empty(prod(gemm.out_shape), problem.dtype, stream)
+        for images, part, target in _cuda.chunks(problem, x, out, gemm.batch):
+            _implicit_gemm.run(product._replace(problem=replace(gemm, batch=images)), part, cols, stream)
+            g = jit_cuda.sizes(replace(problem, batch=images).geometry)
+            OVERLAP_ADD.stride_over(problem.dtype, target.size, stream, g, phases, cols, bias, target)
+
+    def prepared_bytes(self, problem: Problem) -> int:
+        return _implicit_gemm.prepared_bytes(_product(problem), exact=False) + problem.itemsize * problem.c_out
+
+    def workspace_bytes(self, problem: Problem) -> int:
+        return problem.itemsize * prod(_product(problem).out_shape)

@@ -9,12 +9,16 @@ is what bounds it: the matrix of a U-Net layer has 10^8 entries and more. Buildi
 bytes as ``prepared_bytes``. The pattern depends on the problem alone and is cached per problem; the values are filled anew
 for each weight.
 
+On CUDA the matrix is filled and kept on the device; the lanes of a warp share a row's entries, and add up in shared memory, in
+one order. Four images share one pass.
+
 Source: Dumoulin & Visin, arXiv:1603.07285, section 4.1; the first background text's ``C.T @ x2``.
 """
 
 from __future__ import annotations
 
 import math
+from functools import cache
 from math import prod
 from typing import Any, Literal
 
@@ -22,11 +26,14 @@ import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
-from tconv_bench.convolution_matrix import entries, forget_patterns, index_dtype, transposed_matrix
+from tconv_bench import jit_cuda
+from tconv_bench.convolution_matrix import entries, forget_patterns, index_dtype, row_pointers, transposed_matrix
+from tconv_bench.jit_cuda import REAL, Kernel, cuda
 from tconv_bench.problem import Problem
+from tconv_bench.ptx import divide, fma, shared
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import as_pointer
-from tconv_bench.variants import _blocks, _native
+from tconv_bench.variants import _blocks, _cuda, _native
 from tconv_bench.variants._launch import BIAS_AT
 from tconv_bench.variants._native import SIZES_AT
 
@@ -157,3 +164,123 @@ class Matmul(Variant):
             return 0
         pixels = problem.c_in * problem.in_pixels + problem.c_out * problem.out_pixels
         return problem.itemsize * IMAGES * pixels
+
+
+LANES, WARPS, PARTIALS = 32, 8, 1024  # of a block; given anew where a kernel is compiled for the simulator
+CUDA_IMAGES = 4
+
+
+def _fill_csr(g, phases, indptr, weight, indices, data, rows):
+    """CUDA: columns and values of the transposed matrix, a thread per row; within a channel in the order of the taps."""
+    c_out, c_in = divide(g.c_out, g.groups)[0], divide(g.c_in, g.groups)[0]
+    plane, taps = g.iz * g.iy * g.ix, g.kz * g.ky * g.kx
+    r, threads = cuda.grid(1), cuda.gridsize(1)
+    while r < rows:
+        rest, ox = divide(r, g.ox)
+        rest, oy = divide(rest, g.oy)
+        co, oz = divide(rest, g.oz)
+        group, o = divide(co, c_out)
+        jz, phase_z = divide(oz, g.sz)
+        jy, phase_y = divide(oy, g.sy)
+        jx, phase_x = divide(ox, g.sx)
+        of_z, of_y, of_x = 6 + 2 * phase_z, 6 + 2 * (g.sz + phase_y), 6 + 2 * (g.sz + g.sy + phase_x)
+        at = np.int64(indptr[r])
+        for c in range(group * c_in, (group + 1) * c_in):
+            kz, iz = np.int64(phases[of_z]), jz + phases[of_z + 1]
+            while kz < g.kz:
+                ky, iy = np.int64(phases[of_y]), jy + phases[of_y + 1]
+                while ky < g.ky and 0 <= iz < g.iz:
+                    kx, ix = np.int64(phases[of_x]), jx + phases[of_x + 1]
+                    while kx < g.kx and 0 <= iy < g.iy:
+                        if 0 <= ix < g.ix:
+                            indices[np.uint64(at)] = c * plane + (iz * g.iy + iy) * g.ix + ix
+                            data[np.uint64(at)] = weight[np.uint64((c * c_out + o) * taps + (kz * g.ky + ky) * g.kx + kx)]
+                            at += 1
+                        kx, ix = kx + phases[4], ix - phases[5]
+                    ky, iy = ky + phases[2], iy - phases[3]
+                kz, iz = kz + phases[0], iz - phases[1]
+        r += threads
+
+
+def _spmm(indptr, indices, data, bias, x, out, rows, columns, row_pixels, images):
+    """CUDA: CSR rows times up to four images (images, columns), LANES threads per row, WARPS rows per block at a time."""
+    partial = shared(PARTIALS, REAL)  # [warp][image][lane]
+    warp, lane = divide(cuda.threadIdx.x, LANES)
+    step = cuda.gridDim.x * WARPS
+    for first in range(cuda.blockIdx.x * WARPS, rows, step):
+        r = first + warp
+        s0 = s1 = s2 = s3 = REAL(0)
+        if r < rows:
+            at, end = np.int64(indptr[r]) + lane, np.int64(indptr[r + 1])
+            while at < end:
+                value, column = data[np.uint64(at)], np.uint64(indices[np.uint64(at)])
+                s0 = fma(value, x[column], s0)
+                if images > 1:
+                    s1 = fma(value, x[column + np.uint64(columns)], s1)
+                if images > 2:
+                    s2 = fma(value, x[column + np.uint64(2 * columns)], s2)
+                if images > 3:
+                    s3 = fma(value, x[column + np.uint64(3 * columns)], s3)
+                at += LANES
+        to = warp * 4 * LANES + lane
+        partial[to], partial[to + LANES], partial[to + 2 * LANES], partial[to + 3 * LANES] = s0, s1, s2, s3
+        cuda.syncthreads()
+        if r < rows:
+            for image in range(lane, images, LANES):
+                total = bias[divide(r, row_pixels)[0]]
+                for i in range(LANES):
+                    total += partial[(warp * 4 + image) * LANES + i]
+                out[image * rows + r] = total
+        cuda.syncthreads()
+
+
+FILL_CSR = Kernel(_fill_csr, "geometry i32[] i32[] T[] i32[] T[] i64")
+SPMM = Kernel(
+    _spmm, "i32[] i32[] T[] T[] T[] T[] i64 i64 i64 i64", LANES * WARPS,
+    (("LANES", LANES), ("WARPS", WARPS), ("PARTIALS", PARTIALS)),
+)  # fmt: skip
+SIMULATED_SPMM = Kernel(_spmm, SPMM.arguments, 4, (("LANES", 2), ("WARPS", 2), ("PARTIALS", 16)))
+SPMM_BLOCKS = 132 * 8  # eight for each processor of an H100: each then takes rows a grid apart
+
+
+@cache
+def _pointers(problem: Problem) -> NDArray[np.int32]:
+    return row_pointers(problem).astype(np.int32)
+
+
+@variant("matmul", device="cuda")
+class MatmulCuda(_cuda.CudaVariant):
+    """The matrix in CSR on the device, times the images."""
+
+    kernels = (FILL_CSR, SPMM)
+
+    def supports(self, problem: Problem) -> Literal[True] | str:
+        answer = super().supports(problem)
+        return Matmul.supports(self, problem) if answer is True else answer  # type: ignore[arg-type]
+
+    def forget(self) -> None:
+        _pointers.cache_clear()
+
+    def prepare(self, problem: Problem, weight: Any, bias: Any, stream: Any = 0) -> Any:
+        indptr = _cuda.on_device(_pointers(problem), stream)
+        indices = _cuda.empty(entries(problem), "int32", stream)
+        data = _cuda.empty(entries(problem), problem.dtype, stream)
+        phases = _cuda.on_device(_cuda.phase_taps(problem), stream)
+        rows, sizes = problem.c_out * problem.out_pixels, jit_cuda.sizes(problem.geometry)
+        FILL_CSR.stride_over(problem.dtype, rows, stream, sizes, phases, indptr, _cuda.flat(weight), indices, data, rows)
+        return problem, indptr, indices, data, _cuda.bias_or_zeros(problem, bias, stream)
+
+    def run(self, state: Any, x: Any, out: Any, stream: Any = 0) -> None:
+        problem, indptr, indices, data, bias = state
+        rows, columns = problem.c_out * problem.out_pixels, problem.c_in * problem.in_pixels
+        spmm, blocks = (SIMULATED_SPMM, 1) if jit_cuda.simulated() else (SPMM, SPMM_BLOCKS)
+        blocks = min(blocks, -(-rows // WARPS))
+        for images, part, target in _cuda.chunks(problem, x, out, CUDA_IMAGES):
+            sizes = rows, columns, problem.out_pixels, images
+            spmm.launch(problem.dtype, blocks, stream, indptr, indices, data, bias, part, target, *sizes)
+
+    def prepared_bytes(self, problem: Problem) -> int:
+        return _matrix_bytes(problem) + problem.itemsize * problem.c_out
+
+    def workspace_bytes(self, problem: Problem) -> int:
+        return 0

@@ -47,7 +47,7 @@ from tconv_bench.simd import (
     sum_lines,
     transpose,
 )
-from tconv_bench.variants import _blocks, _phase_layout, _shuffled
+from tconv_bench.variants import _blocks, _cuda, _implicit_gemm, _phase_layout, _shuffled
 from tconv_bench.variants._launch import (
     BIAS_AT,
     PANELS_AT,
@@ -69,6 +69,7 @@ from tconv_bench.variants._phase_layout import (
     Layout,
     packed_length,
 )
+from tconv_bench.variants.direct import GATHER
 
 TALL = simd.TALL
 NEAR = 8192  # bytes from the weights that a tile reads to those it asks for
@@ -778,3 +779,27 @@ def _reordered(state: _State, x_last: bool, out_last: bool) -> _Work:
         found = _phase_layout.reordered(work.found, problem, x_last, out_last)
     state.work[x_last, out_last] = _with_weights(found, work.code, work.weight, work.bias)
     return state.work[x_last, out_last]
+
+
+@variant("phase", device="cuda")
+class PhaseCuda(_cuda.CudaVariant):
+    """One implicit GEMM per phase, all in one launch."""
+
+    kernels = (*_implicit_gemm.KERNELS, _implicit_gemm.PACK, GATHER)
+
+    def prepare(self, problem: Problem, weight: Any, bias: Any, stream: Any = 0) -> Any:
+        return _implicit_gemm.prepare(problem, weight, _cuda.bias_or_zeros(problem, bias, stream), stream, exact=True)
+
+    def run(self, state: Any, x: Any, out: Any, stream: Any = 0) -> None:
+        _implicit_gemm.run(state, _cuda.flat(x), _cuda.flat(out), stream)
+
+    def describe(self, problem: Problem) -> str:
+        cut = _implicit_gemm.layout(problem)
+        tile = f"{cut.tile.BM} output channels, {cut.tile.BN} pixels"
+        return f"{cut.blocks(problem.groups)} blocks of {tile} of one of {len(cut.phases)} phases"
+
+    def prepared_bytes(self, problem: Problem) -> int:
+        return _implicit_gemm.prepared_bytes(problem, exact=True)
+
+    def workspace_bytes(self, problem: Problem) -> int:
+        return 0

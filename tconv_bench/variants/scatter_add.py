@@ -10,25 +10,34 @@ with one tap do not overlap: they are one small matrix product over the input ch
 order of the input rows and taps, whoever computes it, so the sums are the same from run to run and for any thread count,
 with no atomics and no race.
 
+On CUDA a thread puts down one pixel of one stamp, summed over the input channels. ``scatter_add`` adds it atomically, so that
+all stamps are one launch and floats depend on the order in which they come down, which is not the same in every run;
+``scatter_add_deterministic`` launches tap after tap, whose stamps do not overlap, and needs no atomics.
+
 Source: the stamp-and-add picture of the second background text; Zeiler et al., "Deconvolutional Networks", CVPR 2010.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from math import prod
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
+from tconv_bench import jit_cuda
 from tconv_bench.jit import kernel
+from tconv_bench.jit_cuda import REAL, Kernel, cuda
 from tconv_bench.problem import Geometry, Problem
+from tconv_bench.ptx import divide, fma
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import rank_k
-from tconv_bench.variants import _blocks, _costs, _native
+from tconv_bench.variants import _blocks, _costs, _cuda, _native
 from tconv_bench.variants._launch import BIAS_AT, WEIGHT_AT
 from tconv_bench.variants._native import SIZES_AT
 
+_SOURCE = "Zeiler et al. 2010; the stamp-and-add picture"
 BAND_BYTES = 256 * 1024  # a band's sums in the second-level cache, beside the weights they take
 # Fitted to the planned hot rows of reports/zen4-2core-comparison and the rows of reports/zen4-2core (105 problems, 2 threads),
 # together with direct's and col2im's so that the ranking counts: off by a factor of 1.36 (geometric spread).
@@ -145,7 +154,7 @@ def _band_task(task, tables, x, out):
 @variant(
     "scatter_add",
     title="scatter-add (stamps)",
-    source="Zeiler et al. 2010; the stamp-and-add picture",
+    source=_SOURCE,
     color="#009E73",
     marker="^",
 )
@@ -179,3 +188,109 @@ class ScatterAdd(Variant):
         g, t = problem.geometry, _tiling(problem)
         row = g.c_in // g.groups * min(g.ix, t.phase_pixels + g.kx * g.dx // g.sx + 1) if t.packs_row else 0
         return min(_blocks.threads(), _tasks(g, t)) * problem.itemsize * (t.channels * t.phase_pixels * g.sx * t.rows + row)
+
+
+ATOMIC = 0  # given where the kernel is compiled
+
+
+def _stamp(g, first_tap, taps, x, weight, out):
+    """CUDA: add so many taps' stamps to ``out``, a thread per image, output channel, tap and input pixel."""
+    c_out, c_in = divide(g.c_out, g.groups)[0], divide(g.c_in, g.groups)[0]
+    plane, all_taps = g.iz * g.iy * g.ix, g.kz * g.ky * g.kx
+    at, threads = cuda.grid(1), cuda.gridsize(1)
+    while at < g.n * g.c_out * taps * plane:
+        rest, pixel = divide(at, plane)
+        rest, tap = divide(rest, taps)
+        n, co = divide(rest, g.c_out)
+        group, o = divide(co, c_out)
+        tap += first_tap
+        rest, kx = divide(tap, g.kx)
+        kz, ky = divide(rest, g.ky)
+        rest, ix = divide(pixel, g.ix)
+        iz, iy = divide(rest, g.iy)
+        oz, oy, ox = iz * g.sz + kz * g.dz - g.pz, iy * g.sy + ky * g.dy - g.py, ix * g.sx + kx * g.dx - g.px
+        if 0 <= oz < g.oz and 0 <= oy < g.oy and 0 <= ox < g.ox:
+            x_at = (n * g.c_in + group * c_in) * plane + pixel
+            w_at = (group * c_in * c_out + o) * all_taps + tap
+            total = REAL(0)
+            for _ in range(c_in):
+                total = fma(x[np.uint64(x_at)], weight[np.uint64(w_at)], total)
+                x_at += plane
+                w_at += c_out * all_taps
+            to = ((n * g.c_out + co) * g.oz + oz) * g.oy * g.ox + oy * g.ox + ox
+            if ATOMIC:
+                cuda.atomic.add(out, to, total)
+            else:
+                out[np.uint64(to)] += total
+        at += threads
+
+
+def _fill(plane, channels, bias, out, size):
+    """CUDA: every pixel at its channel's bias."""
+    at, threads = cuda.grid(1), cuda.gridsize(1)
+    while at < size:
+        out[np.uint64(at)] = bias[divide(divide(at, plane)[0], channels)[1]]
+        at += threads
+
+
+FILL = Kernel(_fill, "i64 i64 T[] T[] i64")
+STAMP, STAMP_ATOMICALLY = (
+    Kernel(_stamp, "geometry i64 i64 T[] T[] T[]", constants=(("ATOMIC", atomic),), named=1) for atomic in (0, 1)
+)
+
+
+@variant("scatter_add", device="cuda")
+class ScatterAddCuda(_cuda.CudaVariant):
+    """All stamps at once, added atomically."""
+
+    kernels = (FILL, STAMP_ATOMICALLY)
+
+    def prepare(self, problem: Problem, weight: Any, bias: Any, stream: Any = 0) -> Any:
+        return problem, _cuda.copied(weight, stream), _cuda.bias_or_zeros(problem, bias, stream)
+
+    def run(self, state: Any, x: Any, out: Any, stream: Any = 0) -> None:
+        problem, weight, bias = state
+        x, out = _cuda.flat(x), _cuda.flat(out)
+        FILL.stride_over(problem.dtype, out.size, stream, problem.out_pixels, problem.c_out, bias, out, out.size)
+        self._put_down(problem, x, weight, out, stream)
+
+    def _put_down(self, problem: Problem, x: Any, weight: Any, out: Any, stream: Any) -> None:
+        # A launch counts its stamps with 32 bits.
+        per_tap = problem.batch * problem.c_out * problem.in_pixels
+        taps = min(problem.taps, _cuda.MOST_ELEMENTS // per_tap)
+        for first in range(0, problem.taps, taps):
+            count = min(taps, problem.taps - first)
+            sizes = jit_cuda.sizes(problem.geometry)
+            STAMP_ATOMICALLY.stride_over(problem.dtype, count * per_tap, stream, sizes, first, count, x, weight, out)
+
+    def supports(self, problem: Problem) -> Literal[True] | str:
+        answer = super().supports(problem)
+        stamps = problem.batch * problem.c_out * problem.in_pixels
+        if answer is True and stamps > _cuda.MOST_ELEMENTS:
+            return f"a tap would have {stamps:,} stamps, more than {_cuda.MOST_ELEMENTS:,}; use method='direct'"
+        return answer
+
+    def prepared_bytes(self, problem: Problem) -> int:
+        return problem.itemsize * (prod(problem.weight_shape) + problem.c_out)
+
+    def workspace_bytes(self, problem: Problem) -> int:
+        return 0
+
+
+@variant(
+    "scatter_add_deterministic",
+    device="cuda",
+    title="scatter-add, tap after tap",
+    source=_SOURCE,
+    color="#6A3D9A",
+    marker="^",
+)
+class ScatterAddDeterministicCuda(ScatterAddCuda):
+    """The stamps of one tap at a time."""
+
+    kernels = (FILL, STAMP)
+
+    def _put_down(self, problem: Problem, x: Any, weight: Any, out: Any, stream: Any) -> None:
+        per_tap = problem.batch * problem.c_out * problem.in_pixels
+        for tap in range(problem.taps):
+            STAMP.stride_over(problem.dtype, per_tap, stream, jit_cuda.sizes(problem.geometry), tap, 1, x, weight, out)

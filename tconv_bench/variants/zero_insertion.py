@@ -10,21 +10,27 @@ products meet an inserted zero; and the stretched images in memory. The way the 
 and what JAX's and TVM's CPU paths do. A NaN or infinity in the weights meets inserted zeros too and so spreads to outputs
 whose sums it does not belong to.
 
+On CUDA the convolution is ``_implicit_gemm``'s, without a stride.
+
 Source: Dumoulin & Visin, arXiv:1603.07285, section 4.6 ("a convolution over the input with zeros inserted").
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from math import prod
+from typing import Any, Literal
 
 import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
-from tconv_bench import forward
+from tconv_bench import forward, jit_cuda
+from tconv_bench.jit_cuda import REAL, Kernel, cuda
 from tconv_bench.problem import Geometry, Problem
+from tconv_bench.ptx import divide
 from tconv_bench.registry import Variant, variant
-from tconv_bench.variants import _blocks, _costs, _native
+from tconv_bench.variants import _blocks, _costs, _cuda, _implicit_gemm, _native
 from tconv_bench.variants._native import SIZES_AT, Work
 
 # Fitted to the 105 rows of reports/zen4-2core (two threads): times are off by a factor of 1.28 (geometric spread).
@@ -123,3 +129,63 @@ class ZeroInsertion(Variant):
         plain = _stretched_geometry(problem)
         image = problem.itemsize * plain.c_in * plain.iz * plain.iy * plain.ix
         return _images_per_chunk(problem, plain) * image + forward.workspace_bytes(plain, problem.itemsize)
+
+
+def _stretch(g, sz, sy, sx, x, stretched):
+    """CUDA: x with its pixels ``stride`` apart, in planes of (sz, sy, sx), and zeros between."""
+    at, threads = cuda.grid(1), cuda.gridsize(1)
+    while at < g.n * g.c_in * sz * sy * sx:
+        rest, px = divide(at, sx)
+        rest, py = divide(rest, sy)
+        plane, pz = divide(rest, sz)
+        iz, off_z = divide(pz, g.sz)
+        iy, off_y = divide(py, g.sy)
+        ix, off_x = divide(px, g.sx)
+        value = REAL(0)
+        if off_z + off_y + off_x == 0 and iz < g.iz and iy < g.iy and ix < g.ix:
+            value = x[np.uint64(((plane * g.iz + iz) * g.iy + iy) * g.ix + ix)]
+        stretched[np.uint64(at)] = value
+        at += threads
+
+
+STRETCH = Kernel(_stretch, "geometry i64 i64 i64 T[] T[]")
+
+
+def _stretched_problem(problem: Problem) -> Problem:
+    """The transposed convolution without a stride that follows, for the images of one chunk; output_padding is zeros of x."""
+    size = [(i - 1) * s + 1 + extra for i, s, extra in zip(problem.in_size, problem.stride, problem.output_padding)]
+    image = problem.itemsize * problem.c_in * prod(size)
+    images = max(1, min(problem.batch, _cuda.CHUNK_BYTES // image))
+    return replace(problem, batch=images, in_size=tuple(size), stride=1, output_padding=0)
+
+
+@variant("zero_insertion", device="cuda")
+class ZeroInsertionCuda(_cuda.CudaVariant):
+    """Stretched input, then the tiled product without a stride."""
+
+    spreads_nonfinite_weights = True
+    kernels = (STRETCH, *_implicit_gemm.KERNELS, _implicit_gemm.PACK)
+
+    def supports(self, problem: Problem) -> Literal[True] | str:
+        answer = super().supports(problem)
+        return super().supports(_stretched_problem(problem)) if answer is True else answer
+
+    def prepare(self, problem: Problem, weight: Any, bias: Any, stream: Any = 0) -> Any:
+        own_bias = _cuda.bias_or_zeros(problem, bias, stream)
+        return problem, _implicit_gemm.prepare(_stretched_problem(problem), weight, own_bias, stream, exact=False)
+
+    def run(self, state: Any, x: Any, out: Any, stream: Any = 0) -> None:
+        problem, convolve = state
+        plain = convolve.problem
+        stretched = _cuda.empty(prod(plain.x_shape), problem.dtype, stream)
+        for images, part, target in _cuda.chunks(problem, x, out, plain.batch):
+            g = jit_cuda.sizes(replace(problem, batch=images).geometry)
+            pixels = prod(plain.x_shape[1:]) * images
+            STRETCH.stride_over(problem.dtype, pixels, stream, g, *plain.geometry[4:7], part, stretched)
+            _implicit_gemm.run(convolve._replace(problem=replace(plain, batch=images)), stretched, target, stream)
+
+    def prepared_bytes(self, problem: Problem) -> int:
+        return _implicit_gemm.prepared_bytes(_stretched_problem(problem), exact=False)
+
+    def workspace_bytes(self, problem: Problem) -> int:
+        return problem.itemsize * prod(_stretched_problem(problem).x_shape)

@@ -1,0 +1,190 @@
+"""How CUDA kernels are compiled and launched: where they are first used. Nothing of CUDA is imported before.
+
+A kernel is a plain function that stands beside its CPU twin. Its free names get their values here: ``cuda``, Numba's module;
+``REAL``, the element type; the constants of a tile; and the instructions of ``tconv_bench.ptx``, as Python in the simulator
+(``NUMBA_ENABLE_CUDASIM=1``) and as machine code otherwise. So one function serves every dtype and tile, and a kernel can be
+compiled for a processor that is not there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from types import FunctionType
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+from tconv_bench.problem import Geometry
+from tconv_bench.ptx import Instruction
+
+FLAT_THREADS = 256
+FLAT_BLOCKS = 65536  # of a kernel that strides over its elements
+SIMULATED_THREADS, SIMULATED_BLOCKS = 3, 2  # 2 ms each: enough to see threads that get in each other's way
+
+
+class _Later:
+    """A name that a kernel's compilation gives its value."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        raise RuntimeError(f"{self._name} has a value in compiled kernels alone")
+
+
+cuda: Any = _Later("cuda")
+REAL: Any = _Later("REAL")
+
+
+def simulated() -> bool:
+    """Whether kernels run in Numba's simulator."""
+    return bool(numba.config.ENABLE_CUDASIM)
+
+
+def numba_cuda() -> Any:
+    """The module ``numba.cuda``: of the numba-cuda package where that is installed."""
+    return importlib.import_module("numba.cuda")
+
+
+def stream_at(handle: int) -> Any:
+    """The stream that another library made; 0, the default one, for 0 and in the simulator, which has no other."""
+    return numba_cuda().external_stream(handle) if handle and not simulated() else 0
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel and what it is compiled with.
+
+    Attributes:
+        function: its Python source.
+        arguments: its parameters' types in words: "T[]" an array of the element type, "i32[]" of 32-bit integers, "i64" an
+            integer, "geometry" a ``Geometry``.
+        threads: of a block, at most.
+        constants: names and values that the function reads and that are known when it is compiled.
+        named: how many of them tell it from its function's other kernels.
+    """
+
+    function: Callable[..., None]
+    arguments: str
+    threads: int = FLAT_THREADS
+    constants: tuple[tuple[str, int], ...] = ()
+    named: int = 0
+
+    @property
+    def name(self) -> str:
+        """For tables: the function's name and its constants."""
+        sizes = "x".join(str(value) for _, value in self.constants[: self.named])
+        return self.function.__name__.strip("_") + (f" {sizes}" if sizes else "")
+
+    def launch(self, dtype: str, blocks: int, stream: Any, *args: Any) -> None:
+        """Run ``blocks`` blocks of ``threads`` on a stream (0: the default one)."""
+        _compiled(self, dtype)[blocks, self.threads, stream](*args)
+
+    def stride_over(self, dtype: str, elements: int, stream: Any, *args: Any) -> None:
+        """Run a kernel whose threads stride over so many elements."""
+        blocks = -(-elements // self.threads)
+        if simulated():
+            compiled = _compiled(self, dtype)[min(blocks, SIMULATED_BLOCKS), SIMULATED_THREADS, stream]
+        else:
+            compiled = _compiled(self, dtype)[min(blocks, FLAT_BLOCKS), self.threads, stream]
+        compiled(*args)
+
+    def types(self, dtype: str) -> tuple[Any, ...]:
+        """The Numba types of the arguments."""
+        real = numba.from_dtype(np.dtype(dtype))
+        known = {
+            "T[]": types.Array(real, 1, "C"),
+            "i32[]": types.Array(types.int32, 1, "C"),
+            "i64": types.int64,
+            "geometry": types.NamedUniTuple(types.int32, len(Geometry._fields), Geometry),
+        }
+        return tuple(known[word] for word in self.arguments.split())
+
+    def bound(self, dtype: str) -> FunctionType:
+        """The function with the values of its free names."""
+        values = {"cuda": numba_cuda(), "REAL": numba.from_dtype(np.dtype(dtype)), **dict(self.constants)}
+        own = self.function.__globals__
+        names = {"__name__": self.function.__module__, "__builtins__": own["__builtins__"]}
+        for name in _names(self.function.__code__):
+            if name in values:
+                names[name] = values[name]
+            elif name in own:
+                value = own[name]
+                if isinstance(value, Instruction):
+                    value = value.definition if simulated() else value.compiled
+                names[name] = value
+        return FunctionType(self.function.__code__, names, self.function.__name__)
+
+
+def _names(code: Any) -> set[str]:
+    nested = (part for part in code.co_consts if hasattr(part, "co_names"))
+    return set(code.co_names).union(*map(_names, nested))
+
+
+@cache
+def _compiled(kernel: Kernel, dtype: str) -> Any:
+    # No launch bounds: with them ptxas spilled 20 bytes of gather, and 256 threads of 255 registers fit without.
+    jit = numba_cuda().jit
+    if simulated():
+        return jit(kernel.bound(dtype))
+    return jit(types.void(*kernel.types(dtype)))(kernel.bound(dtype))
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a thread of a kernel takes on a processor, and what its block shares, as ptxas counts them."""
+
+    registers: int
+    stack_bytes: int
+    spilled_bytes: int
+    shared_bytes: int
+
+
+def resources(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> Resources:
+    """Compile and link a kernel for a processor, as it is when it is launched there; neither a GPU nor a driver is needed.
+
+    Raises:
+        ImportError: numba-cuda or a part of the CUDA toolkit is not installed.
+    """
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+
+    major, minor = capability
+    options = LinkerOptions(arch=f"sm_{major}{minor}", link_time_optimization=True, verbose=True)
+    linker = Linker(ObjectCode.from_ltoir(_code(kernel, dtype, capability, "ltoir")), options=options)
+    linker.link("cubin")
+    log = linker.get_info_log()
+    found = [
+        re.search(pattern, log)
+        for pattern in (r"Used (\d+) registers", r"(\d+) bytes stack", r"(\d+) bytes spill stores", r"(\d+) bytes smem")
+    ]
+    if any(match is None for match in found[:3]):
+        raise RuntimeError(f"the linker's log of {kernel.name} does not say what it takes: {log}")
+    return Resources(*(int(match[1]) if match else 0 for match in found))
+
+
+def ptx(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> str:
+    """A kernel's PTX for a processor."""
+    return str(_code(kernel, dtype, capability, "ptx"))
+
+
+def _code(kernel: Kernel, dtype: str, capability: tuple[int, int], output: str) -> Any:
+    code, _ = numba_cuda().compile(
+        kernel.bound(dtype),
+        types.void(*kernel.types(dtype)),
+        device=False,
+        abi="numba",
+        cc=capability,
+        output=output,
+    )
+    return code
+
+
+def sizes(geometry: Geometry) -> Geometry:
+    """A Geometry as kernels take it: of 32-bit integers."""
+    return Geometry(*map(np.int32, geometry))

@@ -1,0 +1,242 @@
+"""The kernels on CUDA in Numba's simulator, on tiny awkward problems; run by ``test_cuda.py`` in a process of its own.
+
+A simulated thread takes 2 ms, so kernels run with few of them (``jit_cuda``) and the tiles are small ones.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+from numba import cuda
+from numpy.testing import assert_array_equal
+
+import tconv_bench
+from tconv_bench import Problem, gpu, jit_cuda, reference, registry
+from tconv_bench.registry import Variant
+from tests.problems import NAMED, PROBLEMS, integer_data, poisoned
+
+assert os.environ.get("NUMBA_ENABLE_CUDASIM") == "1", "run by test_cuda.py, which sets NUMBA_ENABLE_CUDASIM"
+
+METHODS = registry.methods("cuda")
+all_methods = pytest.mark.parametrize("method", METHODS)
+LINES = [text for text in NAMED.values() if not text.startswith("n0")]
+TINY = [
+    "the second text's example", "U-Net-shaped", "kernel < stride", "kernel < stride, 3-D", "kernel > input, strided",
+    "odd and rectangular", "output_padding past every stamp", "dilation x stride",
+    "dilation and stride share a factor", "groups of one input channel", "crops everything but one pixel, at the start",
+    "asymmetric padding", "padding that no stamp crosses", "1 x 1 kernel, strided",
+]  # fmt: skip
+
+
+def typed(texts: list[str], dtypes: tuple[str, ...] = ("float32", "float64")) -> list[Problem]:
+    return [Problem.parse(f"{text}_{dtypes[i % len(dtypes)]}") for i, text in enumerate(texts)]
+
+
+def check(method: str, problem: Problem) -> None:
+    x, weight, bias = integer_data(problem)
+    entry: Any = registry.get(method, "cuda")
+    assert entry.supports(problem) is True
+    out = cuda.to_device(poisoned(problem))
+    state = entry.prepare(problem, cuda.to_device(weight), cuda.to_device(bias))
+    weight[:] = 99
+    entry.run(state, cuda.to_device(x), out)
+    _, weight, _ = integer_data(problem)
+    assert_array_equal(out.copy_to_host(), reference.conv_transpose(problem, x, weight, bias))
+
+
+def tiny() -> list[tuple[str, Problem]]:
+    """All tiny problems for kernels without synchronised threads; for the others, which wait for each other, the tiniest."""
+    waiting = ("matmul", "phase", "col2im", "zero_insertion")
+    problems = typed([NAMED[name] for name in TINY])
+    most = {method: 200 if method in waiting else 2000 for method in METHODS}
+    return [(method, problem) for method in METHODS for problem in problems if problem.flops < most[method]]
+
+
+@pytest.mark.parametrize(("method", "problem"), tiny(), ids=str)
+def test_tiny(method: str, problem: Problem):
+    check(method, problem)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("problem", typed([t for t in LINES if Problem.parse(t).flops < 400_000]), ids=str)
+@all_methods
+def test_every_named_problem(method: str, problem: Problem):
+    check(method, problem)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("problem", [p for p in PROBLEMS if p.dtype != "int64" and p.flops < 10_000 and p.batch][::3], ids=str)
+@all_methods
+def test_drawn_problems(method: str, problem: Problem):
+    check(method, problem)
+
+
+def test_tiles_over_several_blocks_channel_tails_and_steps():
+    check("phase", Problem.parse("n2_ci5_i2x3_co17_k3x2_s2x1_p1x0"))
+
+
+def test_more_images_than_a_pass_of_the_sparse_product():
+    check("matmul", Problem.parse("n6_ci2_i2x1_co1_k2x2_s2x2_float64"))
+
+
+@pytest.mark.parametrize("method", ["col2im", "zero_insertion"])
+def test_chunks_of_a_batch(method: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tconv_bench.variants._cuda.CHUNK_BYTES", 300)
+    check(method, Problem.parse("n3_ci2_i2x2_co2_k2x2_s2x2"))
+
+
+@pytest.mark.parametrize("where", ["x", "weight"])
+@all_methods
+def test_nan_reaches_exactly_the_sums_it_belongs_to(method: str, where: str):
+    entry: Any = registry.get(method, "cuda")
+    if where == "weight" and entry.spreads_nonfinite_weights:
+        pytest.skip(f"{method} says in its docstring that it spreads them")
+    problem = Problem(1, 2, (2, 2), 2, (3, 2), stride=(2, 1), padding=(1, 0), dtype="float64")
+    x, weight, bias = integer_data(problem)
+    weight[weight == 0] = 1
+    (x if where == "x" else weight)[0, 1, 0, 1] = np.nan
+    expected = reference.conv_transpose(problem, x, weight, bias)
+    assert np.isnan(expected).any()
+    assert not np.isnan(expected).all()
+    result = tconv_bench.conv_transpose2d(
+        x, weight, bias, problem.stride, problem.padding, problem.output_padding, device="cuda", method=method
+    )
+    assert_array_equal(result, expected)
+
+
+def test_deterministic_stamps_do_not_depend_on_the_run():
+    problem = Problem(1, 5, (7,), 2, 5, 2)
+    rng = np.random.default_rng(1)
+    x, weight = (rng.standard_normal(shape).astype("float32") for shape in (problem.x_shape, problem.weight_shape))
+    results = [
+        tconv_bench.conv_transpose1d(x, weight, stride=2, device="cuda", method="scatter_add_deterministic") for _ in range(2)
+    ]
+    assert_array_equal(*results)
+
+
+X = np.arange(12, dtype=np.float64).reshape(2, 2, 3) - 5
+W = np.arange(12, dtype=np.float64).reshape(2, 2, 3) - 4
+EXPECTED = tconv_bench.conv_transpose1d(X, W, stride=2)
+
+
+class Speaker:
+    """An array that speaks ``__cuda_array_interface__`` over memory that the simulator takes for a device's."""
+
+    def __init__(self, array: np.ndarray, device: int = 0):
+        self.array, self.device, self.dtype = array, device, array.dtype
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {**self.array.__array_interface__, "stream": 7}
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self.device
+
+    def __array_namespace__(self) -> type:
+        return Speakers
+
+
+class Speakers:
+    """The namespace of such arrays."""
+
+    made: list[Speaker] = []  # noqa: RUF012
+
+    @staticmethod
+    def empty(shape: tuple[int, ...], dtype: Any, device: int) -> Speaker:
+        Speakers.made.append(Speaker(np.full(shape, np.nan, dtype), device))
+        return Speakers.made[-1]
+
+
+def test_numpy_is_copied_there_and_back():
+    result = tconv_bench.conv_transpose1d(X, W, stride=2, device="cuda")
+    assert type(result) is np.ndarray
+    assert_array_equal(result, EXPECTED)
+    out = np.full(EXPECTED.shape, np.nan)
+    assert tconv_bench.conv_transpose1d(X[:, ::-1], W[::-1], stride=2, device="cuda", out=out) is out
+    assert_array_equal(out, EXPECTED)
+    assert_array_equal(tconv_bench.conv_transpose1d(X[0], W, stride=2, device="cuda"), EXPECTED[0])
+    assert tconv_bench.conv_transpose1d(X[:0], W, stride=2, device="cuda").shape == (0, *EXPECTED.shape[1:])
+
+
+def test_numba_arrays_give_numba_arrays():
+    result = tconv_bench.conv_transpose1d(cuda.to_device(X), cuda.to_device(W), stride=2)
+    assert isinstance(result, type(cuda.to_device(X)))
+    assert_array_equal(result.copy_to_host(), EXPECTED)
+
+
+def test_arrays_of_others_come_back_as_theirs_on_their_stream_without_a_copy(monkeypatch: pytest.MonkeyPatch):
+    streams = []
+    monkeypatch.setattr(jit_cuda, "stream_at", lambda handle: streams.append(handle) or 0)
+    monkeypatch.setattr(cuda, "to_device", lambda *_, **__: pytest.fail("copied"))
+    monkeypatch.setattr("tconv_bench.variants._cuda.on_device", lambda array, stream: gpu._view(Speaker(array), "table"))
+    result: Any = tconv_bench.conv_transpose1d(Speaker(X), Speaker(W), stride=2, method="direct")  # type: ignore[arg-type]
+    assert result is Speakers.made[-1]
+    assert streams == [7]
+    assert_array_equal(result.array, EXPECTED)
+    out = Speaker(np.full(EXPECTED.shape, np.nan))
+    assert tconv_bench.conv_transpose1d(Speaker(X), Speaker(W), stride=2, out=out, method="direct") is out  # type: ignore[arg-type, comparison-overlap]
+    assert_array_equal(out.array, EXPECTED)
+
+
+def test_plan_keeps_weights_on_the_device():
+    weight = W.copy()
+    plan = tconv_bench.plan(weight, X.shape, stride=2, device="cuda", method="phase")
+    weight[:] = 0
+    assert_array_equal(plan(X), EXPECTED)
+    assert_array_equal(plan(cuda.to_device(X)).copy_to_host(), EXPECTED)
+    assert "phase on CUDA device 0 (named by the caller)" in repr(plan)
+    with pytest.raises(ValueError, match=r"x has shape \(1, 2, 3\), but the plan is for \(2, 2, 3\)"):
+        plan(X[:1])
+    with pytest.raises(ValueError, match="x is on device 1, but the plan is on device 0"):
+        plan(Speaker(X, 1))
+
+
+def test_bad_input_says_what_is_wrong():
+    transposed = tconv_bench.conv_transpose1d
+    with pytest.raises(ValueError, match="weight is on device 1, but x is on device 0"):
+        transposed(Speaker(X), Speaker(W, 1))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="x has dtype complex128, but on CUDA must be one of float32, float64"):
+        transposed(Speaker(X.astype(complex)), Speaker(W))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="weight has dtype float32, but must have x's dtype, float64"):
+        transposed(Speaker(X), Speaker(W.astype("float32")))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="x is not C-contiguous, but must be: its strides are"):
+        transposed(Speaker(X[:, :, ::-1]), Speaker(W))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="out has shape"):
+        transposed(Speaker(X), Speaker(W), out=Speaker(X))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="device is 'cpu', but x is on a CUDA device"):
+        transposed(Speaker(X), W, device="cpu")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="weight or bias is on a CUDA device, but x is not"):
+        transposed(X, Speaker(W))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="device is 'tpu', valid devices are cpu, cuda"):
+        transposed(X, W, device="tpu")
+    with pytest.raises(ValueError, match="method is 'winograd', valid methods are auto, col2im, direct"):
+        transposed(X, W, device="cuda", method="winograd")
+    with pytest.raises(ValueError, match="first axis must be x's channel count, 2"):
+        transposed(X, W[:1], device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (RuntimeError("CUDA_ERROR_OUT_OF_MEMORY"), MemoryError, "the GPU has no memory left for method 'direct' on n2_ci2_i3"),
+        (RuntimeError("CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"), RuntimeError, "more registers or shared memory than a block"),
+    ],
+)
+def test_after_a_failure_the_next_call_works(
+    error: Exception, kind: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+):
+    launch = jit_cuda.Kernel.stride_over
+    entry: Variant = registry.get("direct", "cuda")
+
+    def fail(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(jit_cuda.Kernel, "stride_over", fail)
+    with pytest.raises(kind, match=message) as raised:
+        tconv_bench.conv_transpose1d(X, W, stride=2, device="cuda", method=entry.name)
+    assert raised.value.__context__ is None
+    monkeypatch.setattr(jit_cuda.Kernel, "stride_over", launch)
+    assert_array_equal(tconv_bench.conv_transpose1d(X, W, stride=2, device="cuda", method=entry.name), EXPECTED)
