@@ -1,4 +1,4 @@
-"""``phase`` where kernel = stride: tiles over several rows and images, every stride that tiles know, and who goes another way."""
+"""``phase`` where kernel = stride: tiles over rows and images, every stride that tiles know, and who goes another way."""
 
 from __future__ import annotations
 
