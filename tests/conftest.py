@@ -10,8 +10,21 @@ import numba
 import pytest
 
 WHOLE_RUN = 1000  # tests; a smaller run compiles no more than it needs
+# Tests that compile little themselves go first, while a second process compiles what the others call.
+FIRST = ("cli", "compare", "comparison_page", "comparison_plots", "cuda", "docs", "docstrings", "figures", "plots", "readme", "report",
+         "site", "store", "suite", "texts")  # fmt: skip
 COMPILE = """
-from tconv_bench import Problem, measure, registry
+import numpy as np
+from tconv_bench import Problem, conv_transpose2d, conv_transpose_grads, measure, registry, upsample
+x = {dtype: np.ones((1, 2, 8, 8), dtype) for dtype in ("float32", "float64")}
+for dtype in x:
+    for kernel in (2, 3, 4):
+        weight = np.ones((2, 2, kernel, kernel), dtype)
+        out = conv_transpose2d(x[dtype], weight, stride=kernel)
+    conv_transpose_grads(out, x[dtype], weight, stride=kernel)
+for dtype in x:
+    for enlarge in (upsample.nearest, upsample.bilinear, upsample.bicubic):
+        enlarge(x[dtype], 2)
 for dtype in ("float64", "int64", "float32"):
     for batch in (1, 2):
         problem = Problem(batch, 2, (3, 3), 2, 4, 2, dtype=dtype)
@@ -23,6 +36,10 @@ for dtype in ("float64", "int64", "float32"):
 """
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in FIRST)
+
+
 @pytest.fixture(autouse=True)
 def same_threads() -> Iterator[None]:
     before = numba.get_num_threads()
@@ -32,7 +49,7 @@ def same_threads() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_meanwhile(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A second process compiles into the cache that tests read, those kernels first that come up last."""
+    """A second process compiles into the cache that tests read."""
     if len(request.session.items) < WHOLE_RUN:
         yield
         return

@@ -153,7 +153,7 @@ def test_taps_turned_round(dtype: str):
             if place >= 0:
                 expected[3 + place : 3 + place + written] = 0
                 expected[3 + place : 3 + place + rows] = source[2 + k : 2 + columns * rows : columns]
-        simd.transpose(columns, source, 2, out, places, 3, rows, written)
+        simd.transpose(columns, columns, source, 2, out, places, 3, rows, written)
         assert_array_equal(out, expected)
 
 

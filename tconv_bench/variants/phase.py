@@ -617,6 +617,8 @@ class _State(NamedTuple):
     """Prepared weights, and the work by the memory order of x and out: whether their channels are neighbours."""
 
     problem: Problem
+    weight: NDArray[Any]
+    bias: NDArray[Any]
     work: dict[tuple[bool, bool], _Work]
 
 
@@ -634,12 +636,12 @@ class Phase(Variant):
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
         if _shuffled.fits(problem):
-            return _State(problem, {(False, False): _pack_rows(problem, weight, bias)})
+            return _state(problem, _pack_rows(problem, weight, bias))
         work, finite = _pack_phases(problem, weight, bias)
         if not finite:
             # A border's zero times an infinite weight would reach outputs whose sums it does not belong to.
             return registry.get("direct").prepare(problem, weight, bias)
-        return _State(problem, {(False, False): work})
+        return _state(problem, work)
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
         if not isinstance(state, _State):
@@ -757,6 +759,10 @@ def _pack_phases(problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | No
     tables[SPOILED_AT] = spoiled.ctypes.data
     launch(found.pack_tasks, found.alone, pack.address, tables, weight.reshape(-1), packed)
     return _with_weights(found, code.address, packed, _blocks.bias_or_zeros(problem, bias)), not spoiled[0]
+
+
+def _state(problem: Problem, work: _Work) -> _State:
+    return _State(problem, work.weight, work.bias, {(False, False): work})
 
 
 def _with_weights(found: Any, code: int, weight: NDArray[Any], bias: NDArray[Any]) -> _Work:
