@@ -12,8 +12,8 @@ import pytest
 WHOLE_RUN = 1000  # tests; a smaller run compiles no more than it needs
 # Tests that compile little themselves go first, while a second process compiles what the others call.
 FIRST = (
-    "cli", "compare", "comparison_page", "comparison_plots", "cuda", "docstrings", "figures", "plots", "readme", "report", "site",
-    "store", "suite", "texts",
+    "cli", "compare", "comparison_page", "comparison_plots", "cuda", "docstrings", "figures", "plots", "readme", "report",
+    "site", "store", "suite", "texts",
 )  # fmt: skip
 COMPILE = """
 import numpy as np
