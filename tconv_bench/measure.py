@@ -160,7 +160,8 @@ def _folded_difference(problem: Problem, data: Data, out: NDArray[Any]) -> Calla
 
 
 def _signs(rng: np.random.Generator, count: int) -> NDArray[Any]:
-    signs: NDArray[Any] = rng.uniform(0.5, 1.0, count) * rng.choice((-1.0, 1.0), count)
+    # no two alike: images or channels that are swapped show
+    signs: NDArray[Any] = rng.permutation(np.linspace(0.5, 1.0, count)) * rng.choice((-1.0, 1.0), count)
     return signs
 
 

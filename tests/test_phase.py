@@ -181,6 +181,30 @@ def test_any_number_of_threads_plans_the_same_sums(text: str):
     assert len(ways) == 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n1_ci3_i9_co2_k256_s64",
+        "n1_ci70_i3x3_co67_k3x3_s2x2_p1x1",
+        "n1_ci5_i20x20_co7_k4x4_s2x2_p1x1",
+        "n1_ci5_i20x20_co7_k2x2_s2x2",
+    ],
+)
+def test_nothing_beyond_the_weights_is_looked_at(text: str, monkeypatch):
+    problem = Problem.parse(text)
+    x, weight, bias = integer_data(problem)
+    beyond = np.full(weight.size + 4096, np.nan, problem.dtype)
+    beyond[: weight.size] = weight.reshape(-1)
+    for name in ("prepare", "one_shot"):
+        monkeypatch.setattr(registry.get("direct"), name, None)  # who takes over where a weight is not finite
+    out = poisoned(problem)
+    PHASE.one_shot(problem, beyond[: weight.size].reshape(weight.shape), bias, x, out)
+    assert_array_equal(out, right(problem))
+    out = poisoned(problem)
+    PHASE.run(PHASE.prepare(problem, beyond[: weight.size].reshape(weight.shape), bias), x, out)
+    assert_array_equal(out, right(problem))
+
+
 def test_workspace_is_bounded_whatever_the_layer():
     for threads in (1, 2, 16):
         for layer in layers.read():

@@ -128,6 +128,7 @@ class Shape(NamedTuple):
     pack_block: int  # input channels of a panel whose weights are packed together
     depth: int  # input channels whose weights all rows of a task over channels pass before the next ones' come
     raw: int  # the weights are as the caller has them
+    turn: int  # the address of ``simd.transpose``
 
 
 RECORD = np.dtype([(name, np.int64) for name in Shape._fields])
@@ -315,7 +316,7 @@ def _layout(problem: Problem, threads: int, fold: int, over_pixels: bool | None 
         y.stride, z.stride, g.ox // fold, g.oy, g.oz, problem.taps, sum(len(places) for places, *_ in found), len(found),
         per_row, len(cut.panels), cut.positions, cut.task_panels, cut.rows, cut.groups, cut.block,
         *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), False), out_n, out_c, out_z, out_y, out_x * fold, 1,
-        members.shape[1], pack_block, depth, 0,
+        members.shape[1], pack_block, depth, 0, simd.native_transpose(problem.dtype).address,
     )  # fmt: skip
     sizes = sorted({height for _, height, _ in cut.panels})
     record = np.array([tuple(shape)], RECORD)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tconv_bench import simd
 from tconv_bench.jit import kernel, native
 from tconv_bench.problem import Problem
-from tconv_bench.simd import WIDE, as_pointer, call_shuffle, copy, copy_rows, transpose
+from tconv_bench.simd import WIDE, as_pointer, call_shuffle, call_transpose, copy, copy_rows
 from tconv_bench.variants import _launch
 from tconv_bench.variants._launch import BIAS_AT, PANELS_AT, RECORD_AT, TILE_AT, WEIGHT_AT
 
@@ -62,6 +62,7 @@ class Shape(NamedTuple):
     panels: int
     task_positions: int
     task_panels: int
+    turn: int  # the address of ``simd.transpose``
 
 
 RECORD = np.dtype([(name, np.int64) for name in Shape._fields])
@@ -160,7 +161,7 @@ def _layout(problem: Problem, threads: int) -> Layout:
     out_c = out_z * g.oz
     shape = Shape(
         g.n, g.groups, c_in, rows, g.sx, positions, pixels, g.ix, g.iy, g.c_in * pixels, pixels, 1, g.c_out * out_c,
-        g.sz * out_z, g.sy * out_y, g.sx * out_x, len(heights), task, task_panels,
+        g.sz * out_z, g.sy * out_y, g.sx * out_x, len(heights), task, task_panels, simd.native_transpose(problem.dtype).address,
     )  # fmt: skip
     units = np.array([
         o * out_c + z * out_z + y * out_y for o, z, y in product(range(g.c_out), range(g.kz), range(g.ky))
@@ -207,7 +208,7 @@ def _pack(s, x, x_at, low, count, length, packed):
             for c in range(s.c_in):
                 copy(x, source + c * s.x_c, packed, c * length + at, run)
         else:
-            transpose(s.x_x, s.c_in, x, source, packed, lines, at, run, run)
+            call_transpose(s.turn, s.x_x, s.c_in, x, source, packed, lines, at, run, run)
         at += run
 
 

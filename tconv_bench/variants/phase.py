@@ -39,13 +39,13 @@ from tconv_bench.simd import (
     WIDE,
     as_pointer,
     call_sum_taps,
+    call_transpose,
     copy,
     copy_strided,
     difference_to_itself,
     interleave,
     prefetch_to_read,
     sum_lines,
-    transpose,
 )
 from tconv_bench.variants import _blocks, _cuda, _implicit_gemm, _phase_layout, _shuffled
 from tconv_bench.variants._launch import (
@@ -101,7 +101,7 @@ def _pack(s, x, x_at, channels, low, length, packed):
                 for c in range(channels):
                     copy(x, source + c * s.x_c, packed, to + c * length, last - first)
             else:
-                transpose(s.x_x, channels, x, source, packed, lines, to, last - first, last - first)
+                call_transpose(s.turn, s.x_x, channels, x, source, packed, lines, to, last - first, last - first)
         row += 1
         y += 1
         if y == py:
@@ -147,7 +147,7 @@ def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at, ahea
                     length = (count - phase + s.sx - 1) // s.sx
                     for j in range(length):
                         places[j] = to + (j * s.sx + phase) * s.out_x
-                    transpose(step, length, sums, at + phase * height * step, out, places, 0, height, height)
+                    call_transpose(s.turn, step, length, sums, at + phase * height * step, out, places, 0, height, height)
             else:
                 for i in range(count):
                     j, phase = divmod(i, s.sx)
@@ -239,7 +239,7 @@ def _pixels_task(
         return
     part = PART * lanes
     ahead = np.empty(2 * AHEAD, np.int64)
-    ahead[:] = ahead.ctypes.data
+    ahead[:] = ahead.ctypes.data + 128  # a line of this task's own: two cores that ask to write one take it from each other
     if whole:
         # A part's sums stay in the first-level cache, its stores drain while the next part is computed, and the row phases
         # write neighbouring rows, which may share a cache line, one after the other.
@@ -339,12 +339,13 @@ def _read_weights(s, weight, at, first_c, count, channels, block, members, place
     _places(s, members, step, places)
     for c in range(count):
         source = at + (first_c + c) * c_step
-        total += difference_to_itself(weight, source, (channels + s.fold - 1) // s.fold * s.kernel)
         if s.fold > 1:
             for entry in range(s.entries):
+                total += difference_to_itself(weight, source + members[entry, 0], channels)
                 copy(weight, source + members[entry, 0], near, entry * step + c * block, channels)
         else:
-            transpose(s.kernel, s.kernel, weight, source, near, places, c * block, channels, block)
+            total += difference_to_itself(weight, source, channels * s.kernel)
+            call_transpose(s.turn, s.kernel, s.kernel, weight, source, near, places, c * block, channels, block)
     return total
 
 
@@ -368,7 +369,7 @@ def _store_channels(s, sums, at, block, channel, channels, places, out, to):
         for j in range(s.wx):
             copy(sums, at + j * block, out, to + j * s.out_x, channels)
     elif s.out_x == 1:
-        transpose(block, channels, sums, at, out, places, to, s.ox, s.ox)
+        call_transpose(s.turn, block, channels, sums, at, out, places, to, s.ox, s.ox)
     elif s.out_c == 1 and s.fold == 1:
         for i in range(s.ox):
             copy(sums, at + i * block, out, to + channel + i * s.out_x, channels)
@@ -424,8 +425,8 @@ def _channels_task(
     all_rows = ((high - low + image - 1) // image) * image_rows
     _pack(s, x, group * s.c_in * s.x_c, s.c_in, low - s.reach, length, packed)
     own = np.empty(2 * s.entries, np.int64)
-    ahead = np.empty(2, np.int64)
-    ahead[:] = ahead.ctypes.data
+    ahead = np.empty(40, np.int64)
+    ahead[:] = ahead.ctypes.data + 128  # a line of this task's own: two cores that ask to write one take it from each other
     group_at = group * (panels[s.panels - 1, 0] + panels[s.panels - 1, 1])
     c_out = s.c_out // s.fold
     places, out_places = np.empty(s.kernel, np.int64), np.empty(panels[0, 1], np.int64)
@@ -576,7 +577,7 @@ def _native_pack(task, tables, weight, packed):
         if s.fold == 1 and s.members == 1:
             if c in (first_c, first):
                 _places(s, members, depth * height, places)
-            transpose(s.kernel, s.kernel, weight, source, packed, places, entry_at, channels, height)
+            call_transpose(s.turn, s.kernel, s.kernel, weight, source, packed, places, entry_at, channels, height)
             continue
         for entry in range(s.entries):
             phases = 1
