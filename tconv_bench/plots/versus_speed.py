@@ -29,7 +29,8 @@ def roofline(measurements: list[Measurement]) -> Figure:
     body = 5.4
     subtitle = "One pair of marks per layer, planned, hot caches; the line between has the colour of the faster. "
     subtitle += (
-        "Black: the machine's limits, measured in the same run; one layer's own limit lies between the two slopes."
+        "Black: the machine's limits, measured in the same run; one layer's own limit lies between the two slopes. Winograd multiplies "
+        "less often than the useful products count, and rises above the line."
         if limits
         else "The machine's limits were not measured."
     )
@@ -104,7 +105,7 @@ def _roofs(axes: Axes, points: list[tuple[Group, float | None, float | None]], l
     for dtype, peak in peaks.items():
         axes.plot([low, high], [peak, peak], color=style.INK, linewidth=1.4, zorder=1)
         name = f"multiply-adds, {dtype}: {units.significant(peak)} GFLOP/s"
-        axes.annotate(name, (high, peak), (-4, 4), textcoords="offset points", ha="right", fontsize=9)
+        axes.annotate(name, (low, peak), (4, 4), textcoords="offset points", fontsize=9)
     for (name, speed), side in zip(slopes, ("top", "bottom")):
         axes.plot([low, ceiling / speed], [low * speed, ceiling], color=style.INK, linewidth=1.4, zorder=1)
         at = max(low, bottom / speed) * (1.35 if side == "top" else 1.1)
