@@ -29,8 +29,8 @@ def roofline(measurements: list[Measurement]) -> Figure:
     body = 5.4
     subtitle = "One pair of marks per layer, planned, hot caches; the line between has the colour of the faster. "
     subtitle += (
-        "Black: the machine's limits, measured in the same run; one layer's own limit lies between the two slopes. Winograd multiplies "
-        "less often than the useful products count, and rises above the line."
+        "Black: the machine's limits, measured in the same run; one layer's own limit lies between the two slopes. "
+        "Winograd multiplies less often than the useful products count, and rises above the line."
         if limits
         else "The machine's limits were not measured."
     )
