@@ -513,7 +513,7 @@ def _met_share(axis: Axis) -> float:
 
 
 def workspace_elements(found: Layout) -> int:
-    """Elements that a task holds, as ``phase._native_task`` allocates them: packed input and sums."""
+    """Elements that a task holds, as ``phase`` allocates them: packed input and sums."""
     s, lanes = found.shape, found.lanes
     padded = _round(min(s.positions, s.task_positions), lanes)
     packed = s.block * packed_length(padded, s.span, lanes) + 4 * lanes

@@ -500,12 +500,52 @@ def _channels_task(
                     _store_channels(s, sums, at, block, start, channels, out_places, out, to)
 
 
-def _native_task(task, tables, x, out):
-    """One task; ``tables`` holds the addresses of a layout's arrays and of the prepared weights."""
+@kernel
+def _part_of_work(s, task):
+    """A task's groups, panels and row phases, each from its first to before its last, and its first position."""
+    pieces = (s.positions + s.task_positions - 1) // s.task_positions
+    row_parts = (s.sz * s.sy + s.task_rows - 1) // s.task_rows
+    panel_parts = (s.panels + s.task_panels - 1) // s.task_panels
+    task, row_part = divmod(task, row_parts)
+    task, piece = divmod(task, pieces)
+    group_part, panel_part = divmod(task, panel_parts)
+    group, panel, row = group_part * s.task_groups, panel_part * s.task_panels, row_part * s.task_rows
+    return (
+        group, min(s.groups, group + s.task_groups), panel, min(s.panels, panel + s.task_panels), row,
+        min(s.sz * s.sy, row + s.task_rows), piece * s.task_positions,
+    )  # fmt: skip
+
+
+def _native_pixels(task, tables, x, out):
+    """One task over pixels; ``tables`` holds the addresses of a layout's arrays and of the prepared weights."""
     x, out = carray(x, 1), carray(out, 1)
     shape = carray(as_pointer(tables[RECORD_AT]), 1, dtype=RECORD)
     s = shape[0]
-    tile = tables[TILE_AT]
+    weight = carray(as_pointer(tables[WEIGHT_AT]), 1, dtype=out.dtype)
+    bias = carray(as_pointer(tables[BIAS_AT]), 1, dtype=out.dtype)
+    panels = carray(as_pointer(tables[PANELS_AT]), (s.panels, 4), dtype=np.int64)
+    jobs = carray(as_pointer(tables[JOBS_AT]), (s.sz * s.sy, s.jobs, 4), dtype=np.int64)
+    taps = carray(as_pointer(tables[TAPS_AT]), 1, dtype=np.int64)
+    lanes = simd.VECTOR_BYTES // out.itemsize
+    first_group, last_group, first_panel, last_panel, first_row, last_row, low = _part_of_work(s, task)
+    padded = (min(s.positions, s.task_positions) + lanes - 1) // lanes * lanes
+    packed = np.empty(s.block * _length(padded, s.span, lanes) + 4 * lanes, out.dtype)
+    most = TALL * (padded if s.c_in == 1 else PART * lanes)
+    if s.block < s.c_in:
+        most = 0
+        for panel in range(first_panel, last_panel):
+            most += panels[panel, 1] * padded
+    sums = np.empty(most * s.sx + lanes, out.dtype)
+    for group in range(first_group, last_group):
+        _pixels_task(tables[TILE_AT], s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias, panels,
+                     jobs, taps, packed, sums, out)  # fmt: skip
+
+
+def _native_channels(task, tables, x, out):
+    """One task over channels, as ``_native_pixels``: apart, since a problem needs one of them and compilation takes seconds."""
+    x, out = carray(x, 1), carray(out, 1)
+    shape = carray(as_pointer(tables[RECORD_AT]), 1, dtype=RECORD)
+    s = shape[0]
     weight = carray(as_pointer(tables[WEIGHT_AT]), 1, dtype=out.dtype)
     bias = carray(as_pointer(tables[BIAS_AT]), 1, dtype=out.dtype)
     panels = carray(as_pointer(tables[PANELS_AT]), (s.panels, 4), dtype=np.int64)
@@ -515,35 +555,15 @@ def _native_task(task, tables, x, out):
     members = carray(as_pointer(tables[MEMBERS_AT]), (s.entries, s.members), dtype=np.int64)
     spoiled = carray(as_pointer(tables[SPOILED_AT]), 1, dtype=np.int64)
     lanes = simd.VECTOR_BYTES // out.itemsize
-    pieces = (s.positions + s.task_positions - 1) // s.task_positions
-    row_parts = (s.sz * s.sy + s.task_rows - 1) // s.task_rows
-    panel_parts = (s.panels + s.task_panels - 1) // s.task_panels
-    task, row_part = divmod(task, row_parts)
-    task, piece = divmod(task, pieces)
-    group_part, panel_part = divmod(task, panel_parts)
-    first_panel, first_row = panel_part * s.task_panels, row_part * s.task_rows
-    last_panel, last_row = min(s.panels, first_panel + s.task_panels), min(s.sz * s.sy, first_row + s.task_rows)
-    low = piece * s.task_positions
+    first_group, last_group, first_panel, last_panel, first_row, last_row, low = _part_of_work(s, task)
     padded = (min(s.positions, s.task_positions) + lanes - 1) // lanes * lanes
     packed = np.empty(s.block * _length(padded, s.span, lanes) + 4 * lanes, out.dtype)
-    if s.over_pixels:
-        most = TALL * (padded if s.c_in == 1 else PART * lanes)
-        if s.block < s.c_in:
-            most = 0
-            for panel in range(first_panel, last_panel):
-                most += panels[panel, 1] * padded
-        sums = np.empty(most * s.sx + lanes, out.dtype)
-    else:
-        images = (padded + s.pz * s.py * s.pitch - 1) // (s.pz * s.py * s.pitch)
-        sums = np.empty((last_row - first_row) * images * s.wz * s.wy * s.sx * s.wx * panels[0, 1], out.dtype)
+    images = (padded + s.pz * s.py * s.pitch - 1) // (s.pz * s.py * s.pitch)
+    sums = np.empty((last_row - first_row) * images * s.wz * s.wy * s.sx * s.wx * panels[0, 1], out.dtype)
     near = np.zeros(s.entries * (s.depth * panels[0, 1] + lanes) if s.raw else 0, out.dtype)
-    for group in range(group_part * s.task_groups, min(s.groups, (group_part + 1) * s.task_groups)):
-        if s.over_pixels:
-            _pixels_task(tile, s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias,
-                         panels, jobs, taps, packed, sums, out)  # fmt: skip
-        else:
-            _channels_task(tile, s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias,
-                           panels, jobs, taps, rows, members, spoiled, packed, near, sums, out)  # fmt: skip
+    for group in range(first_group, last_group):
+        _channels_task(tables[TILE_AT], s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias, panels,
+                       jobs, taps, rows, members, spoiled, packed, near, sums, out)  # fmt: skip
 
 
 def _native_pack(task, tables, weight, packed):
@@ -597,11 +617,11 @@ def _native_pack(task, tables, weight, packed):
 
 
 @cache
-def _native(dtype: str) -> tuple[Any, Any]:
-    """``_native_task`` and ``_native_pack`` of a dtype as machine code."""
+def _native(dtype: str, over_pixels: int) -> tuple[Any, Any]:
+    """The task of a layout and ``_native_pack`` of a dtype as machine code."""
     i, p = types.int64, types.CPointer(from_dtype(np.dtype(dtype)))
     signature = types.void(i, types.CPointer(i), p, p)
-    return native(signature, _native_task), native(signature, _native_pack)
+    return native(signature, _native_pixels if over_pixels else _native_channels), native(signature, _native_pack)
 
 
 class _Work(NamedTuple):
@@ -675,7 +695,7 @@ class Phase(Variant):
             )  # fmt: skip
             return
         found = _phase_layout.one_shot_layout(problem, _blocks.threads())
-        code, pack = _native(problem.dtype)
+        code, pack = _native(problem.dtype, found.shape.over_pixels)
         if bias is None:
             bias = np.zeros(problem.c_out, problem.dtype)
         flat = weight.reshape(-1)
@@ -753,7 +773,7 @@ def _pack_rows(problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None
 def _pack_phases(problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> tuple[_Work, bool]:
     """The phases' weights, and whether all of them are finite."""
     found = _layout(problem)
-    code, pack = _native(problem.dtype)
+    code, pack = _native(problem.dtype, found.shape.over_pixels)
     packed = np.empty(found.weights, problem.dtype)
     spoiled = np.zeros(1, np.int64)
     tables = found.addresses.copy()
