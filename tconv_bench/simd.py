@@ -537,6 +537,19 @@ def native_sum_taps(dtype: str) -> Any:
     return native(types.void(i, i, i, i, p, i, i, p, i, i, t, i, i, i, i, p, i, p, i, i, t, i, i, i, i), _native_sum_taps)
 
 
+def _call_address(context, builder, signature, args):
+    """Call machine code at the address ``args[0]``, with the others: arrays by their data, truth values as int64."""
+    i64, values = ir.IntType(64), []
+    for kind, value in zip(signature.args[1:], args[1:]):
+        if isinstance(kind, types.Array):
+            values.append(context.make_array(kind)(context, builder, value).data)
+        else:
+            values.append(builder.zext(value, i64) if value.type != i64 else value)
+    function = ir.FunctionType(ir.VoidType(), [value.type for value in values]).as_pointer()
+    builder.call(builder.inttoptr(args[0], function), values)
+    return context.get_dummy_value()
+
+
 @intrinsic
 def call_sum_taps(
     typingctx, address, m, vectors, tiles, lanes, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c,
@@ -544,35 +557,16 @@ def call_sum_taps(
 ):  # fmt: skip
     """``sum_taps`` through the address of its machine code, for ``tiles`` of ``vectors`` with so many lanes side by side."""
 
-    def codegen(context, builder, signature, args):
-        i64 = ir.IntType(64)
-        values = []
-        for kind, value in zip(signature.args[1:], args[1:]):
-            if isinstance(kind, types.Array):
-                values.append(context.make_array(kind)(context, builder, value).data)
-            else:
-                values.append(builder.zext(value, i64) if value.type != i64 else value)
-        function = ir.FunctionType(ir.VoidType(), [value.type for value in values]).as_pointer()
-        builder.call(builder.inttoptr(args[0], function), values)
-        return context.get_dummy_value()
-
     i = types.int64
     rest = (i, i, i, i, a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, q, i, i, i, i)
-    return types.void(i, *rest), codegen
+    return types.void(i, *rest), _call_address
 
 
 @intrinsic
 def call_task(typingctx, address, task, tables, x, out):
     """Call machine code of type ``void(int64 task, int64* tables, T* x, T* out)`` at an address."""
 
-    def codegen(context, builder, signature, args):
-        pointers = [context.make_array(kind)(context, builder, value).data for kind, value in zip(signature.args[2:], args[2:])]
-        values = [args[1], *pointers]
-        function = ir.FunctionType(ir.VoidType(), [value.type for value in values]).as_pointer()
-        builder.call(builder.inttoptr(args[0], function), values)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, tables, x, out), codegen
+    return types.void(types.int64, types.int64, tables, x, out), _call_address
 
 
 @intrinsic
@@ -944,17 +938,8 @@ def native_transpose(dtype: str) -> Any:
 def call_transpose(typingctx, address, step, width, source, at, target, places, shift, rows, written):
     """``transpose`` through the address of its machine code."""
 
-    def codegen(context, builder, signature, args):
-        values = [
-            context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
-            for kind, value in zip(signature.args[1:], args[1:])
-        ]
-        function = ir.FunctionType(ir.VoidType(), [value.type for value in values]).as_pointer()
-        builder.call(builder.inttoptr(args[0], function), values)
-        return context.get_dummy_value()
-
     i = types.int64
-    return types.void(i, i, i, source, i, target, places, i, i, i), codegen
+    return types.void(i, i, i, source, i, target, places, i, i, i), _call_address
 
 
 def _lines(nv: int):
@@ -2041,15 +2026,6 @@ def call_shuffle(
     ``starts``: where each tile's segments begin, and where the last one's end; the rest as in ``_shuffle_tile``.
     """
 
-    def codegen(context, builder, signature, args):
-        values = [
-            context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
-            for kind, value in zip(signature.args[1:], args[1:])
-        ]
-        function = ir.FunctionType(ir.VoidType(), [value.type for value in values]).as_pointer()
-        builder.call(builder.inttoptr(args[0], function), values)
-        return context.get_dummy_value()
-
     i = types.int64
     rest = (i, i, a, i, i, b, i, i, i, i, bias, i, out, units, i, segments, starts, lines, i, i, i, i)
-    return types.void(i, *rest), codegen
+    return types.void(i, *rest), _call_address

@@ -492,14 +492,14 @@ def _cut(w: _Work, threads: int, over_pixels: bool) -> _Cut | None:
                     + w.c_in * (sizes[:, None] + w.span) * PACK_CYCLES + TASK_CYCLES
                 )  # fmt: skip
                 task_groups = max(1, min(w.groups, w.groups * work.size // (4 * threads)))
-                cycles = _busiest(np.tile(work.reshape(-1), -(-w.groups // task_groups)) * task_groups, threads)
+                cycles = busiest(np.tile(work.reshape(-1), -(-w.groups // task_groups)) * task_groups, threads)
                 if best is None or cycles < best.cycles:
                     tasks = work.size * -(-w.groups // task_groups)
                     best = _Cut(over_pixels, panels, task, task_panels, task_rows, task_groups, block, tasks, cycles)
     return best
 
 
-def _busiest(tasks: NDArray[np.float64], threads: int) -> float:
+def busiest(tasks: NDArray[np.float64], threads: int) -> float:
     """Cycles of the thread with most work: Numba gives each one run of tasks, the first ones one more."""
     whole, more = divmod(len(tasks), threads)
     starts = [i * whole + min(i, more) for i in range(min(threads, len(tasks)))]

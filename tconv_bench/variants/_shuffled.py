@@ -27,6 +27,7 @@ from tconv_bench.problem import Problem
 from tconv_bench.simd import WIDE, as_pointer, call_shuffle, call_transpose, copy, copy_rows
 from tconv_bench.variants import _launch
 from tconv_bench.variants._launch import BIAS_AT, PANELS_AT, RECORD_AT, TILE_AT, WEIGHT_AT
+from tconv_bench.variants._phase_layout import busiest, packed_length
 
 UNITS_AT = _launch.FIRST_FREE
 FEWEST_POSITIONS = 64  # fewer fill the tiles badly; vectors over the channels are better there
@@ -118,11 +119,6 @@ def _heights(rows: int, stride: int) -> list[int]:
     return found
 
 
-def packed_length(positions: int, lanes: int) -> int:
-    """Elements of one channel's packed pixels: an odd number of vectors, so that channels do not share cache sets."""
-    return (-(-positions // lanes) | 1) * lanes
-
-
 @lru_cache(maxsize=512)
 def layout(problem: Problem, threads: int) -> Layout:
     """The plan of work on a number of threads, for channels-first memory."""
@@ -148,13 +144,11 @@ def _layout(problem: Problem, threads: int) -> Layout:
         for panel_parts in {1, 2, threads, 2 * threads}:
             task_panels = -(-len(heights) // panel_parts)
             tall = np.add.reduceat(heights, range(0, len(heights), task_panels))
-            vectors = 2 * -(-sizes // tile)
-            cycles = (tall[:, None] * vectors * (c_in / 2 + STORE_CYCLES) + c_in * sizes * PACK_CYCLES + TASK_CYCLES).reshape(
-                -1
-            )
-            busiest = _busiest(np.tile(cycles, g.groups), threads)
-            if best is None or busiest < best[0]:
-                best = busiest, task, task_panels, len(tall) * pieces * g.groups
+            sums = tall[:, None] * 2 * -(-sizes // tile)
+            work = sums * (c_in / 2 + STORE_CYCLES) + c_in * sizes * PACK_CYCLES + TASK_CYCLES
+            cycles = busiest(np.tile(work.reshape(-1), g.groups), threads)
+            if best is None or cycles < best[0]:
+                best = cycles, task, task_panels, len(tall) * pieces * g.groups
     assert best is not None
     cycles, task, task_panels, tasks = best
     out_x, out_y, out_z = 1, g.ox, g.ox * g.oy
@@ -174,13 +168,6 @@ def _layout(problem: Problem, threads: int) -> Layout:
     found.addresses[TILE_AT] = simd.native_shuffle(problem.dtype, g.sx).address
     found.addresses[[RECORD_AT, PANELS_AT, UNITS_AT]] = [a.ctypes.data for a in (found.record, panels, units)]
     return found
-
-
-def _busiest(tasks: NDArray[np.float64], threads: int) -> float:
-    """Cycles of the thread with most work: Numba gives each one run of tasks, the first ones one more."""
-    whole, more = divmod(len(tasks), threads)
-    starts = [i * whole + min(i, more) for i in range(min(threads, len(tasks)))]
-    return float(np.add.reduceat(tasks, starts).max())
 
 
 def with_channels_last(found: Layout, problem: Problem) -> Layout:
@@ -263,7 +250,7 @@ def _native_task(task, tables, x, out):
     high = min(s.positions, low + s.task_positions)
     first_panel, last_panel = panel_part * s.task_panels, min(s.panels, (panel_part + 1) * s.task_panels)
     room = s.task_positions + WIDE * lanes
-    length = _length(room, lanes)
+    length = _length(room, 0, lanes)
     packed = np.empty(s.c_in * length, out.dtype)
     x_at = group * s.c_in * s.x_c
     _pack(s, x, x_at, low, high - low, length, packed)
@@ -356,7 +343,7 @@ def unpacked(
 def workspace_elements(problem: Problem, found: Layout) -> int:
     """Elements that a task holds: its packed input."""
     lanes = _lanes(problem)
-    return found.shape.c_in * packed_length(found.shape.task_positions + WIDE * lanes, lanes)
+    return found.shape.c_in * packed_length(found.shape.task_positions + WIDE * lanes, 0, lanes)
 
 
 def preparation_cycles(found: Layout) -> float:

@@ -21,7 +21,7 @@ from tconv_bench import simd
 from tconv_bench.problem import Geometry, Problem
 from tconv_bench.variants import _launch
 from tconv_bench.variants._launch import PANELS_AT, RECORD_AT, TILE_AT
-from tconv_bench.variants._phase_layout import FAR_BYTES, _busiest, _cost, _round, _strides, heights
+from tconv_bench.variants._phase_layout import FAR_BYTES, _cost, _round, _strides, busiest, heights
 
 PRODUCTS_BYTES = 13 * 2**18  # transformed input of a task's input channels, read once per panel
 LIMIT_BYTES = 15 * 2**18  # everything that a task holds
@@ -291,7 +291,7 @@ def _cut(
                 + far * size * BYTE_CYCLES
                 + TASK_CYCLES
             )
-            total = _busiest(np.tile(cycles.reshape(-1), problem.groups), threads)
+            total = busiest(np.tile(cycles.reshape(-1), problem.groups), threads)
             if best is None or total < best[4]:
                 best = task, task_panels, block, cycles.size * problem.groups, total
     assert best is not None
