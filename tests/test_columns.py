@@ -1,4 +1,4 @@
-"""``col2im`` on few pixels: every way to cut the strips, weights used once and packed, memory orders, and who goes another way."""
+"""``col2im`` on few pixels: every cut of the strips, weights used once and packed, memory orders, and who goes another way."""
 
 from __future__ import annotations
 

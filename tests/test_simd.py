@@ -118,8 +118,8 @@ def test_sum_columns_of_every_tile(dtype: str):
                 for p in range(k):
                     expected_copy[3 + p * 2 * lanes : 3 + p * 2 * lanes + lanes] = b[6 + p * lanes : 6 + p * lanes + lanes]
                 simd.sum_columns(
-                    m, a, 5, 13, b, 4, lanes + 1, 300, k, add, c.reshape(-1), 1, 2 * lanes + 3, b, 6, lanes, copied, 3, 2 * lanes,
-                    b.ctypes.data, 64
+                    m, a, 5, 13, b, 4, lanes + 1, 300, k, add, c.reshape(-1), 1, 2 * lanes + 3, b, 6, lanes, copied, 3,
+                    2 * lanes, b.ctypes.data, 64
                 )  # fmt: skip
                 assert_array_equal(c, expected)
                 assert_array_equal(copied, expected_copy)
