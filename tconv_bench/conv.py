@@ -14,7 +14,7 @@ from __future__ import annotations
 import marshal
 import math
 from collections.abc import Callable, Container, Iterable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import import_module
 from math import prod
 from typing import Any
@@ -254,6 +254,11 @@ class Call:
         #: Kernels take the user's dtype as it is, and there is something to compute.
         self.is_plain = self.dtype.name in DTYPES and prod(self.out_shape) > 0
 
+    @cached_property
+    def once(self) -> Callable[..., None]:
+        """The variant's ``single_call``."""
+        return self.variant.single_call(self.problem)
+
     def compute(
         self,
         run: Callable[[NDArray[Any], NDArray[Any]], None],
@@ -348,9 +353,9 @@ def _conv_transpose(
     if call is not None and (out is None or call.can_write(out, x, weight, bias)):
         result: NDArray[Any] = np.empty(call.out_shape, call.dtype) if out is None else out
         if call.batched:
-            call.variant.one_shot(call.problem, weight, bias, x, result)
+            call.once(weight, bias, x, result)
         else:
-            call.variant.one_shot(call.problem, weight, bias, x[None], result[None])
+            call.once(weight, bias, x[None], result[None])
         return result
     if key is None and device is None and any(map(_may_be_on_cuda, (x, weight, bias))):
         return _on_cuda(ndim, x, weight, bias, sizes, method, out, to_device=False)
