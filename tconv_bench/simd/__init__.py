@@ -7,7 +7,7 @@ Names are taken from here; the modules behind it are cut by what they do.
 """
 
 from tconv_bench.simd.calls import as_pointer, call_task, prefetch_to_read, prefetch_to_write, take_number
-from tconv_bench.simd.copies import clear, copy_grid, copy_rows, copy_strided, halve_rows, spread
+from tconv_bench.simd.copies import add_rows, clear, copy_grid, copy_rows, copy_strided, halve_rows, spread
 from tconv_bench.simd.interleaving import INTERLEAVED, copy, deinterleave, interleave
 from tconv_bench.simd.lines import sum_lines
 from tconv_bench.simd.resampling import gather_pixels, resample_rows, weigh_pixels, weigh_runs
@@ -17,7 +17,7 @@ from tconv_bench.simd.tiles import HEIGHTS, MR, NV, TALL, WIDE, call_sum_taps, n
 from tconv_bench.simd.transposes import call_transpose, native_transpose, transpose, transpose_rows
 from tconv_bench.simd.vectors import VECTOR_BYTES, vector_bytes
 from tconv_bench.simd.windows import max_lines, max_window
-from tconv_bench.simd.winograd import combine_outputs, combine_weights, combine_window
+from tconv_bench.simd.winograd import combine_outputs, combine_pixels, combine_products, combine_weights, combine_window
 
 __all__ = [
     "CHAINS",
@@ -29,6 +29,7 @@ __all__ = [
     "TALL",
     "VECTOR_BYTES",
     "WIDE",
+    "add_rows",
     "as_pointer",
     "call_shuffle",
     "call_sum_taps",
@@ -36,6 +37,8 @@ __all__ = [
     "call_transpose",
     "clear",
     "combine_outputs",
+    "combine_pixels",
+    "combine_products",
     "combine_weights",
     "combine_window",
     "copy",
