@@ -523,8 +523,9 @@ class Winograd(Variant):
         sizes = " x ".join(f"F({axis.size}, {axis.taps})" for axis in found.axes if axis.taps > 1)
         s = found.shape
         if s.over_channels:
-            sizes = " x ".join(str(axis.size) for axis in found.axes[-problem.ndim :])
-            return f"blocks of {sizes} pixels, {s.products} products each, {found.tasks} tasks of {s.task_positions} blocks"
+            sizes = " x ".join(str(axis.size) for axis in (found.axes[0], *found.axes[4 - problem.ndim :]))
+            rows = f"{s.task_positions} of {s.positions} rows of blocks each"
+            return f"blocks of {sizes} pixels, {s.products} products, {found.tasks} tasks, {rows}"
         return f"{sizes}, {found.tasks} tasks, {min(s.task_positions, s.positions)} of {s.positions} tiles each"
 
     def error_bound(
@@ -556,7 +557,7 @@ class Winograd(Variant):
         s = found.shape
         lanes = simd.VECTOR_BYTES // problem.itemsize
         if s.over_channels:
-            own = _winograd_channels.workspace_of(found, problem.out_pixels, lanes)
+            own = _winograd_channels.workspace_of(problem, found)
             return min(_blocks.threads(), found.tasks) * problem.itemsize * own
         channels = max(int(found.panels[i : i + s.task_panels, 1].sum()) for i in range(0, s.panels, s.task_panels))
         task = min(s.task_positions, s.positions)
