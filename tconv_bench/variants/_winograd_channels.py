@@ -52,17 +52,18 @@ from tconv_bench.variants._winograd_layout import AXES_AT, LIMIT_BYTES, RECORD, 
 
 HEIGHTS_AT = AXES_AT + 1
 MOST = 2 * simd.TALL  # blocks from which on a tile is the tallest
+NEAR_SUMS = 160 * 1024  # bytes of sums that become outputs together, in the second-level cache
 BLOCK_VECTORS = 2  # of output channels
 # What a task costs besides its multiply-adds, in cycles (Zen 4): a pixel gathered, a vector of pixels' products, a vector of sums
 # made outputs and added, an element stored, a tile's call, a task begun; a byte of weights that come from the third-level cache
 # and from memory.
 GATHER_CYCLES = 1.0
 LINE_CYCLES = 4.0
-OUTPUT_CYCLES = 6.0
+OUTPUT_CYCLES = 10.0
 STORE_CYCLES = 1.0
 CALL_CYCLES = 200
 TASK_CYCLES = 4000
-NEAR_BYTE_CYCLES = 0.1
+NEAR_BYTE_CYCLES = 0.17
 FAR_BYTE_CYCLES = 0.23
 NEAR_BYTES = 24 * 2**20
 
@@ -357,47 +358,49 @@ def _multiply(tile, s, z_lines, y_lines, phases, width, heights, weight, w_at, v
 
 
 @kernel
-def _make_outputs(s, z_lines, y_lines, phases, sums, row):
-    """Products to outputs of a block along x, then y, then z, in their place; ``row``: elements of a line."""
-    x_lines = 0
-    for kx in range(s.sx):
-        x_lines += phases[2 * (s.sz + s.sy + kx) + 1]
+def _make_outputs(s, z_lines, y_lines, x_lines, phases, sums, at, step, count):
+    """Products to outputs of some blocks along x, then y, then z, in their place; ``step``: elements from a line to the next."""
     if s.mx > 1:
-        at = 0
+        line = 0
         for _ in range(z_lines * y_lines):
             for kx in range(s.sx):
-                count = phases[2 * (s.sz + s.sy + kx) + 1]
-                combine_products(count, sums, at, row, row)
-                at += count * row
-    row *= x_lines
-    if s.my > 1:
-        for z in range(z_lines):
-            combine_products(y_lines, sums, z * y_lines * row, row, row)
-    if s.mz > 1:
-        combine_products(z_lines, sums, 0, y_lines * row, y_lines * row)
+                products = phases[2 * (s.sz + s.sy + kx) + 1]
+                combine_products(products, sums, at + line * step, step, count)
+                line += products
+    for x in range(x_lines):
+        if s.my > 1:
+            for z in range(z_lines):
+                combine_products(y_lines, sums, at + (z * y_lines * x_lines + x) * step, x_lines * step, count)
+        if s.mz > 1:
+            for y in range(y_lines):
+                combine_products(z_lines, sums, at + (y * x_lines + x) * step, y_lines * x_lines * step, count)
 
 
 @kernel
-def _add_outputs(s, kz, ky, images, first_row, rows, low, high, z_lines, y_lines, phases, sums, width, image):
-    """Add a row phase's outputs of all blocks to ``image[n][pixel][channel]``, whose rows are ``low ... high - 1`` of the output's."""
-    line, step = 0, s.mx * s.sx
+def _add_row(s, kz, ky, row, first_row, rows, low, high, z_lines, y_lines, phases, sums, line_step, width, image):
+    """Add a row phase's outputs of a row of blocks to ``image[n][pixel][channel]``, whose rows are the output's from ``low`` on.
+
+    Row after row, so that the order of an output's sum does not depend on what else a task computes.
+    """
+    step = s.mx * s.sx
+    slab, ty = divmod(row, s.ty)
+    n, tz = divmod(slab, rows)
+    line_at = row * s.tx * width
     for z in range(z_lines):
+        oz = ((first_row + tz) * s.mz + z) * s.sz + kz - s.crop_z
         for y in range(y_lines):
+            oy = (ty * s.my + y) * s.sy + ky - s.crop_y
+            exists = low <= oz < high and 0 <= oy < s.oy
+            pixel = ((n * (high - low) + oz - low) * s.oy + oy) * s.ox
             for kx in range(s.sx):
                 for x in range(phases[2 * (s.sz + s.sy + kx) + 1]):
                     ox = x * s.sx + kx - s.crop_x
                     first = max(0, (step - 1 - ox) // step)
                     count = min(s.tx, (s.ox - ox + step - 1) // step) - first
-                    for row in range(images * rows * s.ty):
-                        slab, ty = divmod(row, s.ty)
-                        n, tz = divmod(slab, rows)
-                        oz = ((first_row + tz) * s.mz + z) * s.sz + kz - s.crop_z
-                        oy = (ty * s.my + y) * s.sy + ky - s.crop_y
-                        if low <= oz < high and 0 <= oy < s.oy and count > 0:
-                            at = (line * images * rows * s.ty + row) * s.tx + first
-                            to = ((n * (high - low) + oz - low) * s.oy + oy) * s.ox + ox + first * step
-                            add_rows(sums, at * width, width, image, to * width, step * width, width, count)
-                    line += 1
+                    if exists and count > 0:
+                        add_rows(sums, line_at + first * width, width, image, (pixel + ox + first * step) * width, step * width,
+                                 width, count)  # fmt: skip
+                    line_at += line_step
 
 
 @kernel
@@ -465,8 +468,15 @@ def native_task(task, tables, x, out):
                 done = _multiply(tables[TILE_AT], s, z_lines, y_lines, phases, width, heights, weight, w_at, values, point_step,
                                  padded, blocks, halo * s.ty * s.tx, bias, sums)  # fmt: skip
                 w_at += done * s.c_in * width
-                _make_outputs(s, z_lines, y_lines, phases, sums, blocks * width)
-                _add_outputs(s, kz, ky, images, first_row - halo, rows, low, high, z_lines, y_lines, phases, sums, width, image)
+                step = blocks * width
+                near = max(1, NEAR_SUMS // (done * s.tx * width * out.itemsize))
+                for row in range(0, images * rows * s.ty, near):
+                    until = min(images * rows * s.ty, row + near)
+                    _make_outputs(s, z_lines, y_lines, x_lines, phases, sums, row * s.tx * width, step,
+                                  (until - row) * s.tx * width)  # fmt: skip
+                    for own in range(row, until):
+                        _add_row(s, kz, ky, own, first_row - halo, rows, low, high, z_lines, y_lines, phases, sums, step, width,
+                                 image)  # fmt: skip
         for c in range(channels):
             out_places[c] = (channel + c) * s.out_c
         for n in range(images):
