@@ -95,8 +95,8 @@ _outputs_2_of_4 = _combine(OUTPUT_2_OF_4, 4)
 _outputs_3_of_4 = _combine(OUTPUT_3_OF_4, 4)
 _outputs_2_of_2 = _combine(_identity(2), 2)
 _outputs_3_of_3 = _combine(_identity(3), 3)
-# The same products as whole polynomials: two pixels times a phase's two or three taps are all three or four outputs. The pixels'
-# side of two taps is ``WEIGHT_3_OF_2``.
+# The same products as whole polynomials: two pixels times a phase's two or three taps are all three or four outputs. Of two
+# taps, the pixels' side is ``WEIGHT_3_OF_2``.
 PRODUCTS_3 = ((1, 0, 0), (-1, 1, -1), (0, 0, 1))
 PRODUCTS_4 = ((1, 0, 0, 0), (0, 1, -1, -1), (-1, 1, 1, 0), (0, 0, 0, 1))
 _pixels_4 = _combine(WEIGHT_4_OF_2, 2)

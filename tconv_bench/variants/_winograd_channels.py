@@ -7,9 +7,9 @@
 
 An image is cut into blocks of 2 pixels along an axis (or of 1, whose products are the definition's), without overlap and
 without a border, and the blocks of some images, or of a band of one, are the rows of one matrix product per line of products:
-blocks x input channels times input channels x output channels. Outputs of neighbouring blocks overlap and are added, a vector of
-channels at a time, into an image ``[pixel][channel]``, which is turned round in registers on its way out. The phases of one and
-two taps use lines of the longest one's: the pixels are transformed once.
+blocks x input channels times input channels x output channels. Outputs of neighbouring blocks overlap and are added, a vector
+of channels at a time, into an image ``[pixel][channel]``, which is turned round in registers on its way out. The phases of one
+and two taps use lines of the longest one's: the pixels are transformed once.
 
 The first spatial axis is z here, whatever their number, and bands are cut across it. A band computes once more what the row of
 blocks above it adds to its outputs: of two taps, the last line of products alone.
@@ -54,9 +54,9 @@ HEIGHTS_AT = AXES_AT + 1
 MOST = 2 * simd.TALL  # blocks from which on a tile is the tallest
 NEAR_SUMS = 160 * 1024  # bytes of sums that become outputs together, in the second-level cache
 BLOCK_VECTORS = 2  # of output channels
-# What a task costs besides its multiply-adds, in cycles (Zen 4): a pixel gathered, a vector of pixels' products, a vector of sums
-# made outputs and added, an element stored, a tile's call, a task begun; a byte of weights that come from the third-level cache
-# and from memory.
+# What a task costs besides its multiply-adds, in cycles (Zen 4): a pixel gathered, a vector of pixels' products, a vector of
+# sums made outputs and added, an element stored, a tile's call, a task begun; a byte of weights that come from the third-level
+# cache and from memory.
 GATHER_CYCLES = 1.0
 LINE_CYCLES = 4.0
 OUTPUT_CYCLES = 10.0
@@ -87,13 +87,17 @@ def _axis(in_size: int, kernel_size: int, stride: int, pad: int, size: int) -> A
 def layout(problem: Problem, threads: int) -> Layout | None:
     """The plan of work on a number of threads, None where none fits; blocks do not depend on the threads."""
     g = _geometry(problem)
-    axes = ((g.iz, g.kz, g.sz), (g.iy, g.ky, g.sy), (g.ix, g.kx, g.sx))
-    sizes = list(product(*((2, 1) if n > 1 and k > s else (1,) for n, k, s in axes)))[:-1]
-    found = [own for own in (_layout(problem, g, each, 1) for each in sizes) if own]
+    found = [own for own in (_layout(problem, g, sizes, 1) for sizes in _sizes(g)) if own]
     if not found:
         return None
     alone = min(found, key=lambda own: own.cycles)
     return alone if threads == 1 else _layout(problem, g, tuple(axis.size for axis in alone.axes), threads)
+
+
+def _sizes(g: Geometry) -> list[tuple[int, ...]]:
+    """The blocks to choose from: pixels along z, y and x, of which at least one is 2."""
+    axes = ((g.iz, g.kz, g.sz), (g.iy, g.ky, g.sy), (g.ix, g.kx, g.sx))
+    return list(product(*((2, 1) if n > 1 and k > s else (1,) for n, k, s in axes)))[:-1]
 
 
 def _geometry(problem: Problem) -> Geometry:
@@ -115,9 +119,7 @@ def _layout(problem: Problem, g: Geometry, sizes: tuple[int, ...], threads: int)
     c_in, c_out = g.c_in // g.groups, g.c_out // g.groups
     c_padded = _round(c_out, lanes)
     width = min(BLOCK_VECTORS * lanes, c_padded)
-    panels = [
-        (start, min(width, c_padded - start), min(width, c_out - start)) for start in range(0, c_padded, width)
-    ]
+    panels = [(start, min(width, c_padded - start), min(width, c_out - start)) for start in range(0, c_padded, width)]
     products = prod(sum(lines for _, lines in axis.phases) for axis in axes)
     cut = _cut(problem, g, axes, products, panels, threads)
     if cut is None:
@@ -164,8 +166,9 @@ def _cut(
         calls = np.array([len(heights(int(n))) for n in own])
         begun = TASK_CYCLES + c_in * (held * pixels * GATHER_CYCLES + -(-own // lanes) * lines * LINE_CYCLES)
         out = problem.out_pixels * held / z.tiles
+        multiplied = cost * products * c_in
         per_panel = [
-            np.maximum(cost * (width // lanes) * products * c_in + calls * products * CALL_CYCLES, width * products * c_in * byte)
+            np.maximum(multiplied * (width // lanes) + calls * products * CALL_CYCLES, width * products * c_in * byte)
             + (width // lanes) * (products * own + out) * OUTPUT_CYCLES
             + out * count * STORE_CYCLES
             for _, width, count in panels
@@ -182,8 +185,9 @@ def _cut(
 
 def _rows(z: Axis, batch: int) -> list[int]:
     """Rows of blocks that a task may take, fewest first: bands, where two bands share no more than a row, and whole images."""
-    bands = {-(-z.tiles // parts) for parts in range(2, z.tiles + 1)} if z.size > 1 or z.taps == 1 else set()
-    images = {-(-batch // parts) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, batch)}
+    parts = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
+    bands = {-(-z.tiles // count) for count in (*parts, z.tiles) if 1 < count <= z.tiles and (z.size > 1 or z.taps == 1)}
+    images = {-(-batch // count) for count in (1, *parts, batch)}
     return sorted(bands) + [z.tiles * count for count in sorted(images)]
 
 
@@ -220,15 +224,14 @@ def workspace(g: Geometry, axes: tuple[Axis, ...], rows: int, width: int, c_in: 
     sums = max(n for _, n in z.phases) * max(n for _, n in y.phases) * sum(n for _, n in x.phases)
     image = images * _out_rows(g, z, rows) * g.oy * g.ox
     runs = 8 * max(1, rows // z.tiles) * (min(rows, z.tiles) + halo) * z.size * y.tiles * y.size
-    return (
-        (pixels + 3 * lines) * padded + lines * (c_in * padded + lanes) + (sums * blocks + image) * width + runs
-    )  # fmt: skip
+    elements: int = (pixels + 3 * lines) * padded + lines * (c_in * padded + lanes) + (sums * blocks + image) * width + runs
+    return elements
 
 
 def workspace_of(problem: Problem, found: Layout) -> int:
     """Elements that a task of a layout holds."""
     s = found.shape
-    lanes = simd.VECTOR_BYTES // problem.itemsize
+    lanes: int = simd.VECTOR_BYTES // problem.itemsize
     return workspace(_geometry(problem), found.axes, s.task_positions, int(found.panels[0, 1]), s.c_in, lanes)
 
 
@@ -315,7 +318,9 @@ def _tiles(heights, rows):
 
 
 @kernel
-def _multiply(tile, s, z_lines, y_lines, phases, width, heights, weight, w_at, values, point_step, padded, rows, halo, bias, sums):
+def _multiply(
+    tile, s, z_lines, y_lines, phases, width, heights, weight, w_at, values, point_step, padded, rows, halo, bias, sums
+):  # fmt: skip
     """All products of a panel's row phase: ``sums[line][block][channel]``; returns the lines.
 
     The first ``halo`` rows add to outputs of another band, but for lines that reach further.
@@ -332,7 +337,7 @@ def _multiply(tile, s, z_lines, y_lines, phases, width, heights, weight, w_at, v
     tiles *= width // lanes // vectors
     step = (width * weight.itemsize - 1) // tiles + 1
     for z in range(z_lines):
-        skipped = halo if z_lines == 2 or z_lines == 3 and z < 2 else 0
+        skipped = halo if z_lines == 2 or (z_lines == 3 and z < 2) else 0
         for y in range(y_lines):
             row = (_line_of(s.mz, s.lz, z, z_lines) * s.ly + _line_of(s.my, s.ly, y, y_lines)) * s.lx
             for kx in range(s.sx):
@@ -359,7 +364,7 @@ def _multiply(tile, s, z_lines, y_lines, phases, width, heights, weight, w_at, v
 
 @kernel
 def _make_outputs(s, z_lines, y_lines, x_lines, phases, sums, at, step, count):
-    """Products to outputs of some blocks along x, then y, then z, in their place; ``step``: elements from a line to the next."""
+    """Products to outputs of some blocks along x, then y, then z, in their place; ``step``: from a line to the next."""
     if s.mx > 1:
         line = 0
         for _ in range(z_lines * y_lines):
@@ -378,7 +383,7 @@ def _make_outputs(s, z_lines, y_lines, x_lines, phases, sums, at, step, count):
 
 @kernel
 def _add_row(s, kz, ky, row, first_row, rows, low, high, z_lines, y_lines, phases, sums, line_step, width, image):
-    """Add a row phase's outputs of a row of blocks to ``image[n][pixel][channel]``, whose rows are the output's from ``low`` on.
+    """Add a row phase's outputs of a row of blocks to ``image[n][pixel][channel]``, whose rows are the output's from ``low``.
 
     Row after row, so that the order of an output's sum does not depend on what else a task computes.
     """

@@ -137,7 +137,7 @@ class Layout(NamedTuple):
     cycles: float  # of the busiest thread
     pack_tasks: int
     weights: int  # elements of the transformed weights
-    tiles: NDArray[np.int64] | None = None  # over channels: how many tiles a task has, their heights, and those of the last task
+    tiles: NDArray[np.int64] | None = None  # over channels: the height of the next tile of so many blocks
 
 
 def unsupported(problem: Problem) -> str:

@@ -17,7 +17,7 @@ Source: Winograd, "Arithmetic Complexity of Computations", 1980; Lavin & Gray, a
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -465,7 +465,8 @@ class Winograd(Variant):
         spoiled = np.zeros(1, np.int64)
         tables = found.addresses.copy()
         tables[SPOILED_AT] = spoiled.ctypes.data
-        launch(found.pack_tasks, False, _native(problem.dtype, found.shape.over_channels)[1].address, tables, weight.reshape(-1), packed)
+        _, pack = _native(problem.dtype, found.shape.over_channels)
+        launch(found.pack_tasks, False, pack.address, tables, weight.reshape(-1), packed)
         if spoiled[0]:
             return registry.get("direct").prepare(problem, weight, bias)
         state = _State(problem, packed, _bias(problem, bias), weight.copy(), {})
@@ -568,10 +569,14 @@ class Winograd(Variant):
 def _layout(problem: Problem) -> Layout:
     threads = _blocks.threads()
     over_channels = _winograd_channels.layout(problem, threads)
-    # which way the vectors run does not depend on the threads, so that results do not either
-    if over_channels and _winograd_channels.layout(problem, 1).cycles < _winograd_layout.layout(problem, 1).cycles:
-        return over_channels
-    return _winograd_layout.layout(problem, threads)
+    return over_channels if over_channels and _runs_over_channels(problem) else _winograd_layout.layout(problem, threads)
+
+
+@lru_cache(maxsize=512)
+def _runs_over_channels(problem: Problem) -> bool:
+    """Which way the vectors run: as one thread does best, so that results do not depend on how many there are."""
+    over_channels = _winograd_channels.layout(problem, 1)
+    return over_channels is not None and over_channels.cycles < _winograd_layout.layout(problem, 1).cycles
 
 
 def _bias(problem: Problem, bias: NDArray[Any] | None) -> NDArray[Any]:
