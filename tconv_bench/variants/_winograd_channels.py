@@ -61,11 +61,13 @@ GATHER_CYCLES = 1.0
 LINE_CYCLES = 4.0
 OUTPUT_CYCLES = 10.0
 STORE_CYCLES = 1.0
+BAND_STORE_CYCLES = 2.2  # where bands write an output beyond the caches, which nobody has asked for
 CALL_CYCLES = 200
 TASK_CYCLES = 4000
 NEAR_BYTE_CYCLES = 0.17
 FAR_BYTE_CYCLES = 0.23
 NEAR_BYTES = 24 * 2**20
+FAR_BYTES = 8 * 2**20
 
 
 class _Cut(NamedTuple):
@@ -156,6 +158,7 @@ def _cut(
     weights = size * c_in * products * sum(width for _, width, _ in panels)
     byte = (NEAR_BYTE_CYCLES if weights * problem.groups < NEAR_BYTES else FAR_BYTE_CYCLES) * size
     again = _computed_again(z)
+    far = size * batch * problem.c_out * problem.out_pixels > FAR_BYTES
     best: _Cut | None = None
     for rows in _rows(z, batch):
         if size * workspace(g, axes, rows, panels[0][1], c_in, lanes) > LIMIT_BYTES:
@@ -170,7 +173,7 @@ def _cut(
         per_panel = [
             np.maximum(multiplied * (width // lanes) + calls * products * CALL_CYCLES, width * products * c_in * byte)
             + (width // lanes) * (products * own + out) * OUTPUT_CYCLES
-            + out * count * STORE_CYCLES
+            + out * count * (BAND_STORE_CYCLES if far and rows < z.tiles else STORE_CYCLES)
             for _, width, count in panels
         ]
         for parts in sorted({1, 2, threads, 2 * threads, 4 * threads}):
