@@ -7,7 +7,8 @@
 A phase of the stride is a dense convolution with r = 2 or 3 taps along an axis. Its tile of m outputs needs m + r - 1 products
 instead of m*r: F(3, 2) takes 4 for 6, F(2, 3) takes 4 for 6, F(2, 2) takes 3 for 4. With kernel 4 and stride 2 all four phases
 read the same transformed window, and the layer needs 16/36 of its products in two dimensions. Phases with one tap less than the
-others have lines of their own. Where kernel = stride along an axis, that axis has nothing to save and passes unchanged.
+others have lines of their own. Where kernel = stride along an axis, that axis has nothing to save and passes unchanged. Few
+pixels have no lanes to fill with tiles, and vectors run over output channels instead (``_winograd_channels``).
 
 Cost: tiles / direct products as above; the input is transformed once per task, the sums once per channel. Rounding: the points
 0, 1, -1 and infinity alone, so that an error is that of a float sum of the window's magnitudes (``error_bound``).
@@ -535,7 +536,8 @@ class Winograd(Variant):
         """gamma_n * prod over the axes with several taps of |A'| (|G||g| * |B'||d|), summed over c, for any tile of an image.
 
         On such an axis |A'| adds three products at most, |G||g| is at most sum |g|, |B'||d| twice the window's largest pixel;
-        n is c_in / groups and, per axis, three operations on the weights, one on the input and two on the sums.
+        n is c_in / groups and, per axis, three operations on the weights, one on the input and two on the sums. Over channels,
+        two operations on the weights and three on the sums, whose overlap is of lone products, stay within that.
         """
         axes = sum(axis.taps > 1 for axis in _layout(problem).axes)
         groups = problem.groups
