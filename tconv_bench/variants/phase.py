@@ -132,8 +132,10 @@ def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at, ahea
         run = min(s.pitch - jx, high - position)
         oz, oy = jz * s.sz + rz, jy * s.sy + ry
         if jx < s.wx and oz < s.oz and oy < s.oy:
-            count = min(s.ox, (jx + min(run, s.wx - jx)) * s.sx) - jx * s.sx
-            to = out_at + n * s.out_n + oz * s.out_z + oy * s.out_y + jx * s.sx * s.out_x
+            first = max(0, jx * s.sx - s.crop)
+            count = min(s.ox, (jx + min(run, s.wx - jx)) * s.sx - s.crop) - first
+            skipped = first + s.crop - jx * s.sx
+            to = out_at + n * s.out_n + oz * s.out_z + oy * s.out_y + first * s.out_x
             at = position - low
             if ahead.size > 0:
                 for m in range(height):
@@ -141,10 +143,15 @@ def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at, ahea
                         if listed < room:
                             ahead[2 * listed] = base + (to + m * s.out_c + i) * out.itemsize
                             listed += 1
+            elif s.out_x == 1 and skipped:
+                row_start = np.empty(skipped + count + s.sx, out.dtype)
+                for m in range(height):
+                    interleave(s.sx, sums, at + m * step, height * step, row_start, 0, skipped + count)
+                    copy(row_start, skipped, out, to + m * s.out_c, count)
             elif s.out_x == 1:
                 for m in range(height):
                     interleave(s.sx, sums, at + m * step, height * step, out, to + m * s.out_c, count)
-            elif s.out_c == 1:
+            elif s.out_c == 1 and not skipped:
                 for phase in range(s.sx):
                     length = (count - phase + s.sx - 1) // s.sx
                     for j in range(length):
@@ -152,7 +159,7 @@ def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at, ahea
                     call_transpose(s.turn, step, length, sums, at + phase * height * step, out, places, 0, height, height)
             else:
                 for i in range(count):
-                    j, phase = divmod(i, s.sx)
+                    j, phase = divmod(skipped + i, s.sx)
                     for m in range(height):
                         out[to + i * s.out_x + m * s.out_c] = sums[at + (phase * height + m) * step + j]
         position += run
