@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -87,13 +86,3 @@ def test_both_sides_are_measured_in_a_process_of_their_own(tmp_path: Path):
     assert [row.method for row in new] == [OURS, TORCH, LAST]
     assert {row.label for row in new} == {"Tiny 8x8"}
     assert all(row.median > 0 and row.threads == 1 and not row.note for row in new)
-
-
-def test_without_pytorch_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def missing(name: str) -> str:
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(gradients_comparison, "version", missing)
-    with pytest.raises(ValueError, match="PyTorch, whose gradients are compared, is not installed"):
-        gradients_comparison.measure(tmp_path / "rows.jsonl", 1, 0.01)
-    assert not list(tmp_path.iterdir())
