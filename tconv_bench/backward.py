@@ -135,8 +135,8 @@ def workspace_bytes(problem: Problem) -> int:
 def _room(c: Cut) -> int:
     """Elements of a task's columns, and of a panel of them that is turned round."""
     panels = -(-c.x_pixels // c.pixel_panel), -(-c.w_rows // c.row_panel)
-    turned = panels[1] * c.row_panel * c.w_pixels + c.row_panel * c.pixel_panel
-    return max(panels[0] * c.pixel_panel * c.x_rows, turned)
+    turned = panels[1] * c.row_panel * c.w_pixels + c.row_panel * _up(c.w_pixels, c.pixel_panel)
+    return _up(max(panels[0] * c.pixel_panel * c.x_rows, turned), LINE)
 
 
 @kernel
@@ -148,6 +148,7 @@ def _cut(tables):
 COPY_FIELDS = 8  # of a request to copy columns: the tables' address, then what ``_copy_pieces`` calls by these names
 TABLES_AT, ROW_AT, ROWS_AT, GROUP_AT, PIECES_AT, COUNT_AT, ROW_STEP_AT, TO_AT = range(COPY_FIELDS)
 EVERYWHERE = 2**62
+LINE = 16  # elements of a cache line at least
 
 
 @kernel
@@ -158,13 +159,12 @@ def _most_pieces(g, c, count, lanes):
 
 
 @kernel
-def _list_pieces(g, c, pixel, count, panel_step, lanes, pieces, starts):
+def _list_pieces(g, c, pixel, count, panel_step, lanes, pieces):
     """List the pieces of pixels ``pixel ... pixel + count - 1``, none of which is in two panels; returns how many.
 
     A piece is neighbouring pixels of an input row, or of images of one pixel, as many as a vector has lanes at most: the place
     that they read in grad_out, their place in the columns, their number, and z, y and x of what they read, all but the taps'
-    and channels' share. Pixel j of a panel stands at ``panel_step`` times the panel's number + j; ``starts`` are the panels'
-    first pieces.
+    and channels' share. Pixel j of a panel stands at ``panel_step`` times the panel's number + j.
     """
     plane, is_lone = g.oz * g.oy * g.ox, g.iz * g.iy * g.ix == 1
     rest, ix = divmod(pixel, g.ix)
@@ -173,8 +173,6 @@ def _list_pieces(g, c, pixel, count, panel_step, lanes, pieces, starts):
     number, done = 0, 0
     while done < count:
         panel, of_panel = divmod(done, c.pixel_panel)
-        if of_panel == 0:
-            starts[panel] = number
         run = min(min(count - done, c.pixel_panel - of_panel), lanes)
         if not is_lone:
             run = min(run, g.ix - ix)
@@ -197,7 +195,6 @@ def _list_pieces(g, c, pixel, count, panel_step, lanes, pieces, starts):
                 if iz == g.iz:
                     iz = 0
                     n += 1
-    starts[(count + c.pixel_panel - 1) // c.pixel_panel] = number
     return number
 
 
@@ -351,10 +348,9 @@ def _input_task(task, tables, grad_out, room):
     ask = _no_lines(c, room.itemsize)
     lanes = simd.VECTOR_BYTES // room.itemsize
     pieces = np.empty((_most_pieces(g, c, pixels, lanes), PIECE_FIELDS), np.int64)
-    starts = np.empty(pixels // c.pixel_panel + 2, np.int64)
     for row in range(0, all_rows, c.x_rows):
         rows = min(c.x_rows, all_rows - row)
-        request[COUNT_AT] = _list_pieces(g, c, first, pixels, rows * c.pixel_panel, lanes, pieces, starts)
+        request[COUNT_AT] = _list_pieces(g, c, first, pixels, rows * c.pixel_panel, lanes, pieces)
         request[PIECES_AT], request[ROW_STEP_AT], request[TO_AT] = pieces.ctypes.data, c.pixel_panel, 0
         request[ROW_AT], request[ROWS_AT], request[GROUP_AT] = row, rows, group
         call_task(tables[COPY_AT], 0, request, grad_out, room)
@@ -400,24 +396,21 @@ def _weight_task(task, tables, grad_out, room):
     request = np.empty(COPY_FIELDS, np.int64)
     request[TABLES_AT] = tables.ctypes.data
     ask = _no_lines(c, room.itemsize)
-    turned = c.row_panel * c.pixel_panel
+    parts = (c.w_pixels + c.pixel_panel - 1) // c.pixel_panel
+    turned = parts * c.row_panel * c.pixel_panel
     lanes = simd.VECTOR_BYTES // room.itemsize
     pieces = np.empty((_most_pieces(g, c, c.w_pixels, lanes), PIECE_FIELDS), np.int64)
-    starts = np.empty(c.w_pixels // c.pixel_panel + 2, np.int64)
-    request[GROUP_AT], request[ROW_STEP_AT], request[TO_AT] = group, c.pixel_panel, 0
+    request[PIECES_AT], request[GROUP_AT], request[ROW_STEP_AT], request[TO_AT] = pieces.ctypes.data, group, c.pixel_panel, 0
     for pixel in range(first, last, c.w_pixels):
         pixels = min(c.w_pixels, last - pixel)
-        _list_pieces(g, c, pixel, pixels, 0, lanes, pieces, starts)
+        request[COUNT_AT] = _list_pieces(g, c, pixel, pixels, c.row_panel * c.pixel_panel, lanes, pieces)
         for at in range(0, rows, c.row_panel):
             height = min(c.row_panel, rows - at)
+            request[ROW_AT], request[ROWS_AT] = row + at, height
+            call_task(tables[COPY_AT], 0, request, grad_out, room)
             for part in range(0, pixels, c.pixel_panel):
-                count, number = min(c.pixel_panel, pixels - part), part // c.pixel_panel
-                request[ROW_AT], request[ROWS_AT] = row + at, height
-                request[PIECES_AT] = pieces.ctypes.data + starts[number] * PIECE_FIELDS * pieces.itemsize
-                request[COUNT_AT] = starts[number + 1] - starts[number]
-                call_task(tables[COPY_AT], 0, request, grad_out, room)
-                to = turned + at * pixels + part * c.row_panel
-                transpose_rows(room, 0, c.pixel_panel, height, count, room, to, c.row_panel)
+                count, to = min(c.pixel_panel, pixels - part), turned + at * pixels + part * c.row_panel
+                transpose_rows(room, part * c.row_panel, c.pixel_panel, height, count, room, to, c.row_panel)
         channel = 0
         while channel < c_in:
             height = _height(c_in - channel)
@@ -502,7 +495,7 @@ def _run(constant_tables, threads, grad_out, x, weight, grad_x, shares, grad_wei
     if threads == 1:
         _take_tasks(tables, taken, grad_out, sums, room)
     else:
-        own = room.size // threads  # of a buffer that may be larger than asked for
+        own = room.size // threads // LINE * LINE  # of a buffer that may be larger than asked for
         for thread in prange(threads):
             _take_tasks(tables, taken, grad_out, sums, room[thread * own :])
     if shares.size > grad_weight.size:
@@ -574,9 +567,14 @@ def compute(
     sums = zeros(ready.problem.c_out * ready.sums, dtype)
     is_right = _run(
         ready.tables, workers, grad_out.reshape(-1), x.reshape(-1), weight.reshape(-1), grad_x.reshape(-1), shares, flat, sums,
-        grad_bias, scratch(ready.problem.dtype, workers * ready.room),
+        grad_bias, _aligned(scratch(ready.problem.dtype, workers * ready.room + LINE)),
     )  # fmt: skip
     return grad_x, grad_weight, grad_bias, is_right
+
+
+def _aligned(room: NDArray[Any]) -> NDArray[Any]:
+    """Memory from where a cache line starts: vectors that straddle lines are dear."""
+    return room[-room.ctypes.data % 64 // room.itemsize :]
 
 
 class _Run(NamedTuple):
