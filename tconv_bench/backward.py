@@ -5,12 +5,13 @@ With the columns ``cols[(o, k), (n, i)] = grad_out[n, o, i*stride + k*dilation -
     grad_x[c, (n, i)]      = weight[c, (o, k)] @ cols
     grad_weight[c, (o, k)] = x[c, (n, i)] @ cols.T
 
-``weight``, ``x`` and both results are read and written where they lie. A task has some pixels of ``grad_x``, or some rows (o,
-k) of ``grad_weight``: it copies a block of the columns at a time, in panels of some vectors that its core's second-level
-cache holds, and multiplies the weights or the input of ``simd.TALL`` channels after another with them. No task waits for or
-reads what another one wrote: on two cores without a common cache, columns that they shared took up to twice the time. Where
-rows are few, tasks share the pixels of ``grad_weight`` too, and their sums are added in order. The cut into tasks depends on
-the problem alone, so that results depend neither on the threads nor on the run.
+Both results are written where they lie. Weights and input that several tasks read are turned round once, as the tiles take
+them; others by the task that reads them. A task has some pixels of ``grad_x``, or some rows (o, k) of ``grad_weight``: it
+copies a block of the columns at a time, in panels of some vectors that its core's second-level cache holds, and multiplies the
+weights or the input of ``simd.TALL`` channels after another with them. No task waits for or reads what another one wrote: on
+two cores without a common cache, columns that they shared took up to twice the time. Where rows are few, tasks share the pixels
+of ``grad_weight`` too, and their sums are added in order. The cut into tasks depends on the problem alone, so that results
+depend neither on the threads nor on the run.
 
 Cost: twice the forward call's products, and ``taps / stride**d`` times ``grad_out`` copied twice.
 
@@ -58,9 +59,12 @@ MIN_TASKS = 16  # of each gradient, so that threads finish together
 MIN_PARTS = 4  # of grad_x: tasks that share pixels each copy the same columns
 LEAST = 128  # pixels or rows that a task has at least where there are enough
 SHARED = 2**20  # elements that the shares of grad_weight's sums may take
+MIN_USES = 2  # tasks that read the same weights, or input, from which on these are turned round once for all
+MOST_PACKED = 2**22  # elements of them
 SUMMED_TOGETHER = 2**14  # elements of grad_out, at least, that a task adds up for grad_bias
 ALONE_CYCLES = 25_000  # a launch on all threads takes 3 us, and longer when they sleep
 KNOWN = 256
+LINE = 16  # elements of a cache line at least
 
 
 class Cut(NamedTuple):
@@ -80,10 +84,13 @@ class Cut(NamedTuple):
     w_shares: int  # tasks of the same rows, whose sums are added
     sums: int  # tasks that add up the same channel's bias
     summed: int  # elements of an image's channel that one of them adds
+    packs_weight: int  # whether the weights are turned round once, for all tasks
+    packs_x: int
 
 
 ARRAYS_AT = SIZES_AT + len(Cut._fields)
-TAPS_AT, TILE_AT, COPY_AT, X_AT, WEIGHT_AT, GRAD_X_AT, GRAD_WEIGHT_AT, CODES_AT = range(ARRAYS_AT, ARRAYS_AT + 8)
+TAPS_AT, TILE_AT, COPY_AT, X_AT, WEIGHT_AT, GRAD_X_AT, GRAD_WEIGHT_AT = range(ARRAYS_AT, ARRAYS_AT + 7)
+PACK_AT, PACKS_AT, PACKED_WEIGHT_AT, PACKED_X_AT, CODES_AT = range(GRAD_WEIGHT_AT + 1, GRAD_WEIGHT_AT + 6)
 COUNTS_AT = CODES_AT + 3  # of the tasks of each gradient, whose codes stand before
 IS_WHOLE_AT = COUNTS_AT + 3  # no tap is cut off at a border
 TABLES = IS_WHOLE_AT + 1
@@ -122,6 +129,8 @@ def cut(problem: Problem) -> Cut:
     return Cut(
         pixel_panel, row_panel, x_rows, x_pixels, x_chunks, x_channels, -(-c_in // x_channels), min(w_pixels, w_share), w_rows,
         w_blocks, w_share, -(-pixels // w_share), sums, -(-problem.out_pixels // sums),
+        int(x_chunks >= MIN_USES and prod(problem.weight_shape) <= MOST_PACKED),
+        int(w_blocks >= MIN_USES and prod(problem.x_shape) <= MOST_PACKED),
     )  # fmt: skip
 
 
@@ -129,7 +138,13 @@ def workspace_bytes(problem: Problem) -> int:
     """Bytes that a call uses besides its results: per thread a task's columns, and shares of grad_weight's sums."""
     c = cut(problem)
     shares = c.w_shares * prod(problem.weight_shape) if c.w_shares > 1 else 0
-    return problem.itemsize * (threads() * _room(c) + shares)
+    return problem.itemsize * (threads() * _room(c) + sum(_packed(problem, c)) + shares)
+
+
+def _packed(problem: Problem, c: Cut) -> tuple[int, int]:
+    """Elements of the weights and of the input as tiles take them, each channel with a line to spare."""
+    rows, pixels = problem.c_out // problem.groups * problem.taps, problem.batch * problem.in_pixels
+    return c.packs_weight * problem.c_in * (rows + LINE), c.packs_x * problem.c_in * (pixels + LINE)
 
 
 def _room(c: Cut) -> int:
@@ -142,13 +157,12 @@ def _room(c: Cut) -> int:
 @kernel
 def _cut(tables):
     s = tables[SIZES_AT:ARRAYS_AT]
-    return Cut(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12], s[13])
+    return Cut(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12], s[13], s[14], s[15])
 
 
 COPY_FIELDS = 8  # of a request to copy columns: the tables' address, then what ``_copy_pieces`` calls by these names
 TABLES_AT, ROW_AT, ROWS_AT, GROUP_AT, PIECES_AT, COUNT_AT, ROW_STEP_AT, TO_AT = range(COPY_FIELDS)
 EVERYWHERE = 2**62
-LINE = 16  # elements of a cache line at least
 
 
 @kernel
@@ -253,8 +267,8 @@ def _height(left):
 
 
 @kernel
-def _tiles(tile, height, columns, near, zeros, room, at, step, ask, asked, depth, adds, target, to, row_step):
-    """target[to + i*row_step + j] = (itself if ``adds``) + near[k, i] @ room[at + k*step + j] for whole vectors of columns.
+def _tiles(tile, height, columns, near, near_at, zeros, room, at, step, ask, asked, depth, adds, target, to, row_step):
+    """target[to + i*row_step + j] = (itself if ``adds``) + near[near_at + k*height + i] @ room[at + k*step + j], whole vectors.
 
     ``ask``: a tile's offsets, which are none, and from 2 on pairs of lines to ask for, as many as ``asked``.
     """
@@ -262,11 +276,11 @@ def _tiles(tile, height, columns, near, zeros, room, at, step, ask, asked, depth
     vectors = (columns + lanes - 1) // lanes
     pairs = vectors // 2
     if pairs > 0:
-        call_sum_taps(tile, height, 2, pairs, lanes, near, 0, height, room, at, step, ask, 0, 1, depth, adds, zeros, 0,
+        call_sum_taps(tile, height, 2, pairs, lanes, near, near_at, height, room, at, step, ask, 0, 1, depth, adds, zeros, 0,
                       target, to, row_step, ask, 1, asked, near.ctypes.data, 0)  # fmt: skip
     if vectors % 2:
         done = pairs * 2 * lanes
-        call_sum_taps(tile, height, 1, 1, lanes, near, 0, height, room, at + done, step, ask, 0, 1, depth, adds, zeros, 0,
+        call_sum_taps(tile, height, 1, 1, lanes, near, near_at, height, room, at + done, step, ask, 0, 1, depth, adds, zeros, 0,
                       target, to + done, row_step, ask, 1, asked, near.ctypes.data, 0)  # fmt: skip
 
 
@@ -301,7 +315,8 @@ def _move(edge, width, height, columns, array, at, row_step, left, run, jump, st
 
 @kernel
 def _add_panel(
-    tile, height, columns, near, zeros, room, at, width, ask, asked, depth, adds, target, to, row_step, left, run, jump, edge
+    tile, height, columns, near, near_at, zeros, room, at, width, ask, asked, depth, adds, target, to, row_step, left, run,
+    jump, edge,
 ):  # fmt: skip
     """``_tiles`` on any number of columns, which jump as those of ``_move`` do."""
     lanes = simd.VECTOR_BYTES // room.itemsize
@@ -310,7 +325,22 @@ def _add_panel(
         while done < columns:
             count = min(left, columns - done)
             _tiles(
-                tile, height, count, near, zeros, room, at + done, width, ask, asked, depth, adds, target, to + done, row_step
+                tile,
+                height,
+                count,
+                near,
+                near_at,
+                zeros,
+                room,
+                at + done,
+                width,
+                ask,
+                asked,
+                depth,
+                adds,
+                target,
+                to + done,
+                row_step,
             )
             done += count
             to += jump
@@ -318,7 +348,7 @@ def _add_panel(
         return
     if adds:
         _move(edge, width, height, columns, target, to, row_step, left, run, jump, False)
-    _tiles(tile, height, columns, near, zeros, room, at, width, ask, asked, depth, adds, edge, 0, width)
+    _tiles(tile, height, columns, near, near_at, zeros, room, at, width, ask, asked, depth, adds, edge, 0, width)
     _move(edge, width, height, columns, target, to, row_step, left, run, jump, True)
 
 
@@ -328,6 +358,35 @@ def _no_lines(c, itemsize):
     ask = np.zeros(4 + TALL * (max(c.pixel_panel, c.row_panel) * itemsize // 64 + 1) * 2, np.int64)
     ask[2] = ask[3] = ask.ctypes.data
     return ask
+
+
+@kernel
+def _turn_pixels(g, x, own, height, pixel, pixels, near, to):
+    """near[to + j*height + i] = pixel ``pixel + j`` of channel ``own + i``, counted through all images."""
+    image, done = g.iz * g.iy * g.ix, 0
+    while done < pixels:
+        n, q = divmod(pixel + done, image)
+        run = min(pixels - done, image - q)
+        transpose_rows(x, (n * g.c_in + own) * image + q, image, height, run, near, to + done * height, height)
+        done += run
+
+
+def _pack_task(task, tables, weight, x):
+    """The weights and the input of a tile's channels, turned round as tiles take them."""
+    tables, weight, x = carray(tables, TABLES), carray(weight, 1), carray(x, 1)
+    g, c = _native.geometry(tables), _cut(tables)
+    image, c_in, rows = g.iz * g.iy * g.ix, g.c_in // g.groups, g.c_out // g.groups * g.kz * g.ky * g.kx
+    group, tile = divmod(task, (c_in + TALL - 1) // TALL)
+    channel, end = tile * TALL, min(c_in, (tile + 1) * TALL)
+    while channel < end:
+        height, own = _height(end - channel), group * c_in + channel
+        if c.packs_weight != 0:
+            packed = _native.array_at(tables, PACKED_WEIGHT_AT, weight)
+            transpose_rows(weight, own * rows, rows, height, rows, packed, own * (rows + LINE), height)
+        if c.packs_x != 0:
+            packed = _native.array_at(tables, PACKED_X_AT, x)
+            _turn_pixels(g, x, own, height, 0, g.n * image, packed, own * (g.n * image + LINE))
+        channel += height
 
 
 def _input_task(task, tables, grad_out, room):
@@ -342,6 +401,8 @@ def _input_task(task, tables, grad_out, room):
     first = chunk * c.x_pixels
     pixels = min(c.x_pixels, g.n * image - first)
     near, zeros = np.empty(TALL * c.x_rows + simd.VECTOR_BYTES, room.dtype), np.zeros(TALL, room.dtype)
+    if c.packs_weight != 0:
+        near = _native.array_at(tables, PACKED_WEIGHT_AT, room)
     edge = np.empty(TALL * c.pixel_panel, room.dtype)
     request = np.empty(COPY_FIELDS, np.int64)
     request[TABLES_AT] = tables.ctypes.data
@@ -358,7 +419,10 @@ def _input_task(task, tables, grad_out, room):
         while channel < end:
             height = _height(end - channel)
             own = group * c_in + channel
-            transpose_rows(weight, own * all_rows + row, all_rows, height, rows, near, 0, height)
+            near_at = own * (all_rows + LINE) + row * height
+            if c.packs_weight == 0:
+                near_at = 0
+                transpose_rows(weight, own * all_rows + row, all_rows, height, rows, near, 0, height)
             n, q = divmod(first, image)
             for pixel in range(0, pixels, c.pixel_panel):
                 to = (n * g.c_in + own) * image + q
@@ -372,8 +436,8 @@ def _input_task(task, tables, grad_out, room):
                 if pixel + c.pixel_panel < pixels:
                     asked = _list_lines(ask, grad_x, (n * g.c_in + own) * image + q, image, height, c.pixel_panel)
                 _add_panel(
-                    tables[TILE_AT], height, columns, near, zeros, room, pixel * rows, c.pixel_panel, ask, asked, rows, row > 0,
-                    grad_x, to, image, left, image, (g.c_in - 1) * image, edge,
+                    tables[TILE_AT], height, columns, near, near_at, zeros, room, pixel * rows, c.pixel_panel, ask, asked, rows,
+                    row > 0, grad_x, to, image, left, image, (g.c_in - 1) * image, edge,
                 )  # fmt: skip
             channel += height
 
@@ -392,6 +456,8 @@ def _weight_task(task, tables, grad_out, room):
     first, last = share * c.w_share, min(g.n * image, (share + 1) * c.w_share)
     target = (share * g.c_in + group * c_in) * all_rows + row
     near, zeros = np.empty(TALL * c.w_pixels + simd.VECTOR_BYTES, room.dtype), np.zeros(TALL, room.dtype)
+    if c.packs_x != 0:
+        near = _native.array_at(tables, PACKED_X_AT, room)
     edge = np.empty(TALL * c.row_panel, room.dtype)
     request = np.empty(COPY_FIELDS, np.int64)
     request[TABLES_AT] = tables.ctypes.data
@@ -414,13 +480,10 @@ def _weight_task(task, tables, grad_out, room):
         channel = 0
         while channel < c_in:
             height = _height(c_in - channel)
-            done = 0
-            while done < pixels:
-                n, q = divmod(pixel + done, image)
-                run = min(pixels - done, image - q)
-                source = (n * g.c_in + group * c_in + channel) * image + q
-                transpose_rows(x, source, image, height, run, near, done * height, height)
-                done += run
+            near_at = (group * c_in + channel) * (g.n * image + LINE) + pixel * height
+            if c.packs_x == 0:
+                near_at = 0
+                _turn_pixels(g, x, group * c_in + channel, height, pixel, pixels, near, 0)
             to = target + channel * all_rows
             for at in range(0, rows, c.row_panel):
                 columns = min(c.row_panel, rows - at)
@@ -428,8 +491,8 @@ def _weight_task(task, tables, grad_out, room):
                 if at + c.row_panel < rows:
                     asked = _list_lines(ask, grad_weight, to + at + c.row_panel, all_rows, height, c.row_panel)
                 _add_panel(
-                    tables[TILE_AT], height, columns, near, zeros, room, turned + at * pixels, c.row_panel, ask, asked, pixels,
-                    pixel > first, grad_weight, to + at, all_rows, columns, columns, 0, edge,
+                    tables[TILE_AT], height, columns, near, near_at, zeros, room, turned + at * pixels, c.row_panel, ask, asked,
+                    pixels, pixel > first, grad_weight, to + at, all_rows, columns, columns, 0, edge,
                 )  # fmt: skip
             channel += height
 
@@ -483,19 +546,27 @@ def _is_harmless(factor, result):
 
 
 @kernel(parallel=True)
-def _run(constant_tables, threads, grad_out, x, weight, grad_x, shares, grad_weight, sums, grad_bias, room):
-    """All gradients; ``shares`` of grad_weight's sums, ``sums`` of grad_bias's; ``room`` for each thread.
+def _run(constant_tables, threads, grad_out, x, weight, grad_x, shares, grad_weight, sums, grad_bias, room, packed):
+    """All gradients; ``shares`` of grad_weight's sums, ``sums`` of grad_bias's; ``room`` for each thread; what is ``packed``.
 
     False where a border's zeros may have met a factor that is not finite.
     """
     tables = constant_tables.copy()
     tables[X_AT], tables[WEIGHT_AT] = x.ctypes.data, weight.ctypes.data
     tables[GRAD_X_AT], tables[GRAD_WEIGHT_AT] = grad_x.ctypes.data, shares.ctypes.data
+    tables[PACKED_X_AT] = packed.ctypes.data + tables[PACKED_X_AT] * packed.itemsize
+    tables[PACKED_WEIGHT_AT] = packed.ctypes.data
+    if packed.size > 0 and threads == 1:
+        for task in range(tables[PACKS_AT]):
+            call_task(tables[PACK_AT], task, tables, weight, x)
+    elif packed.size > 0:
+        for task in prange(tables[PACKS_AT]):
+            call_task(tables[PACK_AT], np.int64(task), tables, weight, x)
     taken = np.zeros(1, np.int64)
     if threads == 1:
         _take_tasks(tables, taken, grad_out, sums, room)
     else:
-        own = room.size // threads // LINE * LINE  # of a buffer that may be larger than asked for
+        own = room.size // threads
         for thread in prange(threads):
             _take_tasks(tables, taken, grad_out, sums, room[thread * own :])
     if shares.size > grad_weight.size:
@@ -522,6 +593,7 @@ class Ready(NamedTuple):
     shares: int
     sums: int
     room: int
+    packed: int
     dtype: np.dtype[Any]
 
 
@@ -537,9 +609,22 @@ def ready(problem: Problem) -> Ready:
     tables[COPY_AT] = _native.code(_copy_task, problem.dtype).address
     tables[CODES_AT:COUNTS_AT] = [_native.code(task, problem.dtype).address for task in (_input_task, _weight_task, _sum_task)]
     tables[COUNTS_AT:IS_WHOLE_AT] = g.groups * c.x_chunks * c.x_parts, g.groups * c.w_blocks * c.w_shares, g.c_out * c.sums
+    tables[PACK_AT] = _native.code(_pack_task, problem.dtype).address
+    tables[PACKS_AT] = g.groups * -(-(g.c_in // g.groups) // TALL)
+    tables[PACKED_X_AT] = _packed(problem, c)[0]  # elements that come before it
     tables[IS_WHOLE_AT] = problem.meetings == problem.taps * problem.in_pixels
     cycles = 2 * problem.flops // (2 * simd.VECTOR_BYTES // problem.itemsize)
-    return Ready(problem, cycles < ALONE_CYCLES, tables, taps, c.w_shares, c.sums, _room(c), np.dtype(problem.dtype))
+    return Ready(
+        problem,
+        cycles < ALONE_CYCLES,
+        tables,
+        taps,
+        c.w_shares,
+        c.sums,
+        _room(c),
+        sum(_packed(problem, c)),
+        np.dtype(problem.dtype),
+    )
 
 
 def _taps(problem: Problem) -> NDArray[np.int64]:
@@ -565,9 +650,11 @@ def compute(
     flat = grad_weight.reshape(-1)
     shares = flat if ready.shares == 1 else empty(ready.shares * flat.size, dtype)
     sums = zeros(ready.problem.c_out * ready.sums, dtype)
+    size = workers * ready.room
+    room = _aligned(scratch(ready.problem.dtype, size + ready.packed + LINE))
     is_right = _run(
         ready.tables, workers, grad_out.reshape(-1), x.reshape(-1), weight.reshape(-1), grad_x.reshape(-1), shares, flat, sums,
-        grad_bias, _aligned(scratch(ready.problem.dtype, workers * ready.room + LINE)),
+        grad_bias, room[:size], room[size : size + ready.packed],
     )  # fmt: skip
     return grad_x, grad_weight, grad_bias, is_right
 
