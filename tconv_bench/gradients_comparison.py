@@ -92,6 +92,22 @@ def difference(own: Gradients, theirs: Any) -> str:
     return ""
 
 
+def speed_ups(rows: list[Measurement]) -> dict[str, float]:
+    """The time of PyTorch's faster memory order / ours per layer that has both.
+
+    Raises:
+        ValueError: no row of ours beside one of PyTorch.
+    """
+    found = {(row.label, row.method): row.median for row in rows if row.suite == SUITE and row.median}
+    labels = [label for label, method in found if method == OURS and (label, TORCH) in found]
+    if not labels:
+        raise ValueError("there is no row of this project's gradients beside one of PyTorch's")
+    return {
+        label: min(found[label, method] for method in (TORCH, LAST) if (label, method) in found) / found[label, OURS]
+        for label in labels
+    }
+
+
 def table(rows: list[Measurement]) -> str:
     """Markdown: a line per layer with our time, PyTorch's and their ratio, then the means; below it, where.
 
@@ -99,17 +115,12 @@ def table(rows: list[Measurement]) -> str:
         ValueError: no row of ours beside one of PyTorch.
     """
     found = {(row.label, row.method): row for row in rows if row.suite == SUITE and row.median}
-    labels = [label for label, method in found if method == OURS and (label, TORCH) in found]
-    if not labels:
-        raise ValueError("there is no row of this project's gradients beside one of PyTorch's")
+    ratios = speed_ups(rows)
     lines = [["layer", "problem", "ours", "PyTorch", "channels_last", "ratio"], ["---", "---"] + ["---:"] * 4]
-    ratios = {}
-    for label in labels:
+    for label, ratio in ratios.items():
         own, *others = (found.get((label, method)) for method in (OURS, TORCH, LAST))
-        seconds = [row.median for row in others if row and row.median]
-        ratios[label] = min(seconds) / own.median  # type: ignore[union-attr, operator]
         cells = [units.seconds(row.median) if row else units.NONE for row in (own, *others)]
-        lines.append([label, f"`{own.problem}`", *cells, units.times(ratios[label])])  # type: ignore[union-attr]
+        lines.append([label, f"`{own.problem}`", *cells, units.times(ratio)])  # type: ignore[union-attr]
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *_notes(ratios, found)])
 
 

@@ -10,6 +10,8 @@ import pytest
 from tconv_bench import gradients_comparison, layers, store
 from tconv_bench.gradients import Gradients
 from tconv_bench.gradients_comparison import LAST, OURS, TORCH, difference, table
+from tconv_bench.plots import gradients
+from tconv_bench.plots.rows import NothingToDrawError
 from tconv_bench.problem import Problem
 from tconv_bench.store import Measurement
 from tconv_bench.units import NONE, X
@@ -69,6 +71,20 @@ def test_the_table_says_what_the_rows_say(monkeypatch: pytest.MonkeyPatch):
     ]
     with pytest.raises(ValueError, match="no row of this project's gradients beside one of PyTorch's"):
         table(measured[-2:])
+
+
+def test_the_figure_has_a_point_per_layer():
+    measured = [
+        *rows("A", "n1_ci2_i4_co3_k3", ours=1e-3, torch=4e-3, last=2e-3),
+        *rows("B", "n1_ci2_i8_co3_k3", ours=2e-3, torch=1e-3),
+    ]
+    (axis,) = gradients.gradients_speed(measured).axes
+    points = axis.lines[-1]
+    assert list(points.get_xdata()) == [Problem.parse(f"n1_ci2_i{size}_co3_k3").flops for size in (4, 8)]
+    assert list(points.get_ydata()) == [2.0, 0.5]
+    assert sorted(text.get_text() for text in axis.texts) == ["A", "B"]
+    with pytest.raises(NothingToDrawError):
+        gradients.gradients_speed([])
 
 
 def test_the_committed_table_is_made_of_the_committed_rows():
