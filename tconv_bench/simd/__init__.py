@@ -14,6 +14,7 @@ from tconv_bench.simd.lines import sum_lines
 from tconv_bench.simd.resampling import gather_pixels, resample_rows, weigh_pixels, weigh_runs
 from tconv_bench.simd.shuffled_tiles import SHUFFLED, call_shuffle, native_shuffle
 from tconv_bench.simd.sums import CHAINS, difference_to_itself, multiply_add_chains, total
+from tconv_bench.simd.taps import PIECE_FIELDS, copy_columns
 from tconv_bench.simd.tiles import HEIGHTS, MR, NV, TALL, WIDE, call_sum_taps, native_sum_taps, rank_k, sum_taps
 from tconv_bench.simd.transposes import add_transposed, call_transpose, native_transpose, transpose, transpose_rows
 from tconv_bench.simd.vectors import VECTOR_BYTES, vector_bytes
@@ -26,6 +27,7 @@ __all__ = [
     "INTERLEAVED",
     "MR",
     "NV",
+    "PIECE_FIELDS",
     "SHUFFLED",
     "TALL",
     "VECTOR_BYTES",
@@ -45,6 +47,7 @@ __all__ = [
     "combine_weights",
     "combine_window",
     "copy",
+    "copy_columns",
     "copy_grid",
     "copy_rows",
     "copy_strided",
