@@ -94,7 +94,10 @@ def exact(text: str, seed: int = 5) -> np.ndarray:
 
 @pytest.mark.parametrize("entry", STILLS, ids=lambda entry: entry.name)
 def test_type_is_at_least_8_pt_and_no_text_touches_another_or_the_edge(entry: figures.Entry):
-    figure = entry.draw()
+    assert_readable(entry.draw())
+
+
+def assert_readable(figure: Figure) -> None:
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
     shown = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
@@ -106,6 +109,60 @@ def test_type_is_at_least_8_pt_and_no_text_touches_another_or_the_edge(entry: fi
     low, high = np.maximum(boxes[:, None, :2], boxes[None, :, :2]), np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     overlap = np.triu((low + 0.5 < high).all(axis=-1), 1)
     assert [(shown[a].get_text(), shown[b].get_text()) for a, b in np.argwhere(overlap)] == []
+
+
+AWKWARD = {
+    "three digits": ([[231, 198, 179], [147, 106, 250]], [[2, 4, 2], [2, 3, 3], [4, 2, 1]], 2, 1),
+    "negative": ([[-166, -189, 101]], [[5, -4, -1, 5], [-7, -4, -7, -1]], (1, 3), ((1, 0), (2, 1))),
+    "one axis": ([884, 512, 430, 156, 510], [3, 5, 6, -2], 2, 1),
+    "fractions": ([[-0.072, -0.945], [-0.0983, 0.0955]], [[0.0356, -0.506], [0.891, 0.321]], 2),
+    "many phases": ([[8, 6]], [[6, 3, 5, 8, 3], [4, 7, 3, 5, 7]], (2, 5)),
+}
+
+
+@pytest.mark.parametrize("arguments", AWKWARD.values(), ids=AWKWARD)
+@pytest.mark.parametrize(
+    "draw",
+    [figures.stamps, figures.zero_insertion, figures.phases, figures.gather, figures.arithmetic],
+    ids=lambda d: d.__name__,
+)
+def test_awkward_numbers_have_room(draw: Any, arguments: tuple[Any, ...]):
+    figure = draw(*arguments)
+    assert_readable(figure)
+    assert not any("left out" in text.get_text() for text in figure.texts)
+    output = figure.axes[-1] if name == "arithmetic" else panels(figure, "Output")[-1]
+    numbers = np.array(cells(output)).ravel()
+    y = lesson.lesson(*arguments).y.ravel()
+    shown = [float(grids.number(value).replace(MINUS, "-")) for value in y]
+    if name != "stamps":  # its last panel has what padding crops away, too
+        assert numbers.tolist() == shown
+
+
+def test_a_matrix_too_wide_for_its_numbers_takes_none_from_the_others():
+    x, kernel = np.arange(200, 236).reshape(6, 6), np.array([[-108, 52, 5], [20, 25, -121], [127, 97, 126]])
+    figure = figures.matrix_view(x, kernel, stride=2, up=None, padding=1)
+    assert_readable(figure)
+    wide, image, _, transposed, *_, large = figure.axes
+    assert not wide.texts
+    assert cells(image) == x.tolist()
+    matrix = convolution_matrix((6, 6), kernel, 2, 1)
+    assert cells(transposed) == matrix.T.toarray().tolist()
+    assert cells(large) == (matrix.T @ np.arange(1, 10)).reshape(6, 6).tolist()
+    assert any("left out where they do not fit" in text.get_text().replace("\n", " ") for text in figure.texts)
+
+
+@pytest.mark.parametrize("draw", [figures.stamp_frames, figures.arithmetic_frames], ids=lambda d: d.__name__)
+def test_frames_have_one_size_whatever_their_numbers(draw: Any):
+    frames = draw([[1, -2000], [3, 44444]], [[1, -1, 321]], 2, 0, 1)
+    assert len({tuple(frame.get_size_inches()) for frame in frames}) == 1
+    places = [[axes.get_position().bounds for axes in frame.axes] for frame in frames]
+    assert places.count(places[0]) == len(frames)
+
+
+def test_stamps_that_cancel_have_their_colours():
+    axes = panel(figures.stamps([[5, 7]], [[1, 0, -1]], stride=2), f"7 {X} kernel")
+    assert_array_equal(np.isfinite(fills(axes)) & (fills(axes) >= 0) & (fills(axes) <= 1), True)
+    assert fills(axes)[0, 2].min() < 1
 
 
 @pytest.mark.parametrize(

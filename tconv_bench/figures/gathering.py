@@ -45,8 +45,8 @@ def gather(
     pixels = list(np.ndindex(*given.y.shape))
     shown = pixels if len(pixels) <= as_int(steps, "steps", 1) else essential(given)
     columns = given.x.shape[1] + given.kernel.shape[1] + given.y.shape[1]
-    side = max(1, int(style.WIDTH / (_COLUMN * columns + 1.2)))
     steps_shown = [_step(given, pixel) for pixel in shown]
+    side = grids.abreast([panel for step in steps_shown for panel in step], columns, _COLUMN, 1.2)
     lines = [
         [panel for step in steps_shown[start : start + side] for panel in step] for start in range(0, len(steps_shown), side)
     ]

@@ -53,9 +53,11 @@ def stamps(
 
 def _lines(drawn: Stamping, steps: list[tuple[Panel, Panel, Panel]]) -> list[list[Panel | None]]:
     """The steps beside input, kernel and output where all fit in one band, else in bands below input and kernel."""
-    columns = max(1, min(5, int(style.WIDTH / (_COLUMN * drawn.shape[1] + 0.6))))
+    columns = min(5, grids.abreast([panel for step in steps for panel in step], drawn.shape[1], _COLUMN, 0.6))
     if len(steps) < columns:
         return [[part, *row] for part, row in zip(drawn.parts(), zip(*steps))]
+    if columns == 1:
+        return [[*drawn.parts()[:2]], *([*step] for step in steps)]
     lines: list[list[Panel | None]] = [[*drawn.parts()[:2], *[None] * max(0, columns - 2)]]
     for start in range(0, len(steps), columns):
         band = steps[start : start + columns]
@@ -103,7 +105,12 @@ class Stamping:
         inside = np.zeros(self.shape, bool)
         inside[self.output] = True
         self.inside = inside
-        self.top = grids.magnitude(lesson.y)
+        stamps = np.array([self.stamp(pixel) for pixel in np.ndindex(*lesson.x.shape)])
+        self.sums = np.cumsum(stamps, axis=0).reshape(*lesson.x.shape, *self.shape)
+        values = np.concatenate([stamps, self.sums.reshape(stamps.shape)])
+        self.top = grids.magnitude(values[:, inside])
+        #: The widest number of any step, so that all steps have one size.
+        self.widest = grids.widest(values)
 
     @property
     def crops(self) -> bool:
@@ -151,12 +158,11 @@ class Stamping:
     def so_far(self, pixel: tuple[int, ...]) -> Cells:
         """The sum of all stamps up to a pixel's."""
         done = list(np.ndindex(*self.lesson.x.shape))[: int(np.ravel_multi_index(pixel, self.lesson.x.shape)) + 1]
-        total = np.sum([self.stamp(each) for each in done], axis=0)
-        return self.canvas(total, np.any([self.touched(each) for each in done], axis=0))
+        return self.canvas(self.sums[pixel], np.any([self.touched(each) for each in done], axis=0))
 
     def canvas(self, values: NDArray[Any], touched: NDArray[np.bool_]) -> Cells:
         """Cells of the canvas: numbers where a stamp was, grey outside of the output."""
-        return grids.shaded(values, grids.OUTPUT, top=self.top, kinds=self._kinds(touched))
+        return replace(grids.shaded(values, grids.OUTPUT, top=self.top, kinds=self._kinds(touched)), widest=self.widest)
 
     def boxes(self, pixel: tuple[int, ...]) -> list[Box]:
         """Outlines of a stamp: one box, or one per tap where dilation tears it apart."""
