@@ -27,7 +27,7 @@ from tconv_bench.figures import animation, grids, interleaving, lesson, overlaps
 from tconv_bench.plots import style
 from tconv_bench.units import X
 from tests.test_cli import call
-from tests.test_texts import INPUT, INPUTS, KERNEL, KERNEL_3X3, X2, text_matrix
+from tests.test_texts import INPUT, INPUTS, KERNEL, KERNEL_3X3, POOLED, PRINTED, X2, text_matrix
 
 MINUS = "\N{MINUS SIGN}"
 UP = [[2, 9, 6, 1], [6, 29, 30, 7], [10, 29, 33, 13], [12, 24, 16, 4]]
@@ -121,13 +121,9 @@ AWKWARD = {
 
 
 @pytest.mark.parametrize("arguments", AWKWARD.values(), ids=AWKWARD)
-@pytest.mark.parametrize(
-    "draw",
-    [figures.stamps, figures.zero_insertion, figures.phases, figures.gather, figures.arithmetic],
-    ids=lambda d: d.__name__,
-)
-def test_awkward_numbers_have_room(draw: Any, arguments: tuple[Any, ...]):
-    figure = draw(*arguments)
+@pytest.mark.parametrize("name", ["stamps", "zero_insertion", "phases", "gather", "arithmetic"])
+def test_awkward_numbers_have_room(name: str, arguments: tuple[Any, ...]):
+    figure = getattr(figures, name)(*arguments)
     assert_readable(figure)
     assert not any("left out" in text.get_text() for text in figure.texts)
     output = figure.axes[-1] if name == "arithmetic" else panels(figure, "Output")[-1]
@@ -157,6 +153,39 @@ def test_frames_have_one_size_whatever_their_numbers(draw: Any):
     assert len({tuple(frame.get_size_inches()) for frame in frames}) == 1
     places = [[axes.get_position().bounds for axes in frame.axes] for frame in frames]
     assert places.count(places[0]) == len(frames)
+
+
+def test_the_ways_to_enlarge_show_the_second_texts_numbers():
+    figure = figures.enlargements()
+    assert cells(panel(figure, "Input")) == [[10, 20], [30, 40]]
+    assert cells(panel(figure, "Nearest")) == np.kron([[10, 20], [30, 40]], np.ones((2, 2))).tolist()
+    bilinear = np.array(cells(panel(figure, "Bilinear")))
+    assert bilinear.tolist() == [[10, 12.5, 17.5, 20], [15, 17.5, 22.5, 25], [25, 27.5, 32.5, 35], [30, 32.5, 37.5, 40]]
+    assert np.floor(bilinear).tolist() == PRINTED
+    assert cells(panel(figure, "Bed of nails")) == [[10, 0, 20, 0], [0] * 4, [30, 0, 40, 0], [0] * 4]
+    assert cells(panel(figure, "Bilinear, corners aligned"))[0] == [10, 13.3, 16.7, 20]
+    assert cells(panel(figure, "Bicubic"))[0][0] < 10
+    stretched = figures.enlargements([[1, -2, 3]], (1, 3))
+    assert_readable(stretched)
+    assert cells(panel(stretched, "Nearest")) == [[1, 1, 1, -2, -2, -2, 3, 3, 3]]
+    with pytest.raises(ValueError, match=r"x has 3 axes \(shape \(1, 1, 1\)\), but a figure shows 1 or 2"):
+        figures.enlargements([[[1]]])
+
+
+def test_unpooling_shows_the_second_texts_numbers():
+    figure = figures.unpooling()
+    assert cells(panel(figure, "Input")) == POOLED
+    assert outlines(panel(figure, "Input")) == [(1, 1, 1, 1), (0, 2, 1, 1), (2, 1, 1, 1), (3, 2, 1, 1)]
+    assert cells(panel(figure, "Where they stood")) == [["", "", 4, ""], ["", 4, "", ""], ["", 4, "", ""], ["", "", 4, ""]]
+    assert cells(panel(figure, "Maxima")) == [[4, 4], [4, 4]]
+    assert cells(panel(figure, "Values")) == [[1, 2], [3, 4]]
+    assert cells(panel(figure, "Unpooled")) == [[0, 0, 2, 0], [0, 1, 0, 0], [0, 3, 0, 0], [0, 0, 4, 0]]
+    other = figures.unpooling(np.arange(15).reshape(3, 5), None, 3, 2, 1)
+    assert_readable(other)
+    assert cells(panel(other, "Values")) == cells(panel(other, "Maxima")) == [[6, 8, 9], [11, 13, 14]]
+    assert np.sum(cells(panel(other, "Unpooled"))) == 6 + 8 + 9 + 11 + 13 + 14
+    with pytest.raises(ValueError, match=r"values has shape \(1, 1\), but the maxima have \(2, 3\)"):
+        figures.unpooling(np.arange(15).reshape(3, 5), [[1]], 3, 2, 1)
 
 
 def test_stamps_that_cancel_have_their_colours():
