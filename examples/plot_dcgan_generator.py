@@ -24,6 +24,7 @@ from itertools import pairwise
 import matplotlib.pyplot as plt
 import numpy as np
 from _script import arguments, console, save
+from rich import box
 from rich.table import Table
 
 from tconv_bench import conv_transpose2d, measure, plan, registry, units
@@ -144,7 +145,8 @@ variants = [registry.get(layer.method) for layer in plans]
 packed = [variant.prepared_bytes(layer.problem) for variant, layer in zip(variants, plans)]
 workspace = [variant.workspace_bytes(layer.problem) for variant, layer in zip(variants, plans)]
 
-table = Table("layer", "output", "method", title=f"DCGAN generator, batch of {BATCH}, {plans[0].threads} threads")
+caption = f"DCGAN generator, batch of {BATCH}, {plans[0].threads} threads"
+table = Table("layer", "output", "method", title=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 for heading in ("one-shot", "planned", "GFLOP/s", "activation", "output", "packed", "workspace"):
     table.add_column(heading, justify="right")
 for row in range(len(NAMES)):

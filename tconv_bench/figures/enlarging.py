@@ -24,6 +24,8 @@ def enlargements(x: ArrayLike = CORNERS, scale: Any = 2) -> Figure:
     """An image enlarged by nearest neighbour, linear and cubic interpolation and a bed of nails.
 
     ``x`` has one axis or two; ``scale`` and what is raised are as for ``nearest``.
+
+    Source: the second background text, "Upsample techniques".
     """
     image = _drawable(x, "x")
     pixels = image.astype(np.float64)
@@ -52,6 +54,8 @@ def unpooling(
 
     ``x`` has two axes, ``values`` the maxima's shape (None: the maxima themselves); ``kernel``, ``stride``, ``padding``, and what
     is raised, as for ``max_pool2d``.
+
+    Source: the second background text, "Max-unpooling".
     """
     image = _drawable(x, "x")
     maxima, places = upsample.max_pool2d(image, kernel, stride, padding)

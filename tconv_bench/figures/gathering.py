@@ -40,6 +40,9 @@ def gather(
 
     Of more than ``steps`` output pixels only the essential ones are shown: the corners, and in the middle one pixel per phase
     of the stride. ``x`` and ``kernel`` have one axis or two; sizes, and what is raised, as for ``conv_transpose2d``.
+
+    Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285, section 4.6,
+    read from the output's side.
     """
     given = lesson(x, kernel, stride, padding, output_padding, dilation)
     pixels = list(np.ndindex(*given.y.shape))

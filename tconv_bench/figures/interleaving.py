@@ -31,6 +31,8 @@ def phases(
     """The kernel's taps by phase, each phase's small kernel, and the output pixels that it makes, in a colour per phase.
 
     ``x`` and ``kernel`` have one axis or two; sizes as for ``conv_transpose2d``.
+
+    Source: Vaidyanathan, "Multirate systems and filter banks", 1993, section 4.3.
     """
     given = lesson(x, kernel, stride, padding, output_padding, dilation)
     steps = given.problem.stride

@@ -38,6 +38,8 @@ def overlap(
 
     ``in_size`` has one axis or two; sizes as for ``overlap_count``. Outlined: the pixels of which no product is missing at a
     border. The contrast is the repeating pattern's, (max - min) / (max + min).
+
+    Source: Odena, Dumoulin & Olah, "Deconvolution and checkerboard artifacts", Distill 2016.
     """
     sizes = (in_size,) if np.ndim(in_size) == 0 else tuple(in_size)
     ndim = len(sizes)
@@ -78,6 +80,8 @@ def overlap_map(kernels: int = 12, strides: int = 6, dilation: int = 1, ndim: in
     """Contrast of the overlap count for square kernels 1 .. ``kernels`` and strides 1 .. ``strides`` in ``ndim`` dimensions.
 
     ``dilation`` is the distance of the taps. ValueError for more than 24 kernels or strides, or 3 dimensions.
+
+    Source: as of ``overlap``.
     """
     wide, high = as_int(kernels, "kernels", 1), as_int(strides, "strides", 1)
     for name, value, most in (("kernels", wide, 24), ("strides", high, 24), ("ndim", as_int(ndim, "ndim", 1), 3)):

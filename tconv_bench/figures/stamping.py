@@ -34,6 +34,8 @@ def stamps(
     """Each input pixel alone, its stamp, and the sum so far; of more than ``steps`` pixels the first ones and the last.
 
     ``x`` and ``kernel`` have one axis or two; sizes as for ``conv_transpose2d``. Cells that padding crops away are grey.
+
+    Source: the second background text, "Upsample via transpose convolution".
     """
     drawn = Stamping(lesson(x, kernel, stride, padding, output_padding, dilation))
     count = as_int(steps, "steps", 2)
@@ -74,7 +76,10 @@ def stamp_frames(
     output_padding: Any = 0,
     dilation: Any = 1,
 ) -> list[Figure]:
-    """The steps of ``stamps`` as figures of one size, one per input pixel, for ``save_gif``."""
+    """The steps of ``stamps`` as figures of one size, one per input pixel, for ``save_gif``.
+
+    Source: as of ``stamps``.
+    """
     drawn = Stamping(lesson(x, kernel, stride, padding, output_padding, dilation))
     return [_frame(drawn, pixel) for pixel in np.ndindex(*drawn.lesson.x.shape)]
 

@@ -42,6 +42,9 @@ def arithmetic(
 
     Of more than ``steps`` output pixels only the essential ones are shown: the corners, and in the middle one pixel per phase
     of the stride. ``x`` and ``kernel`` have one axis or two; sizes as for ``conv_transpose2d``.
+
+    Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285, figures 4.1 to
+    4.7.
     """
     given = lesson(x, kernel, stride, padding, output_padding, dilation)
     windows = Windows(given)
@@ -74,7 +77,10 @@ def arithmetic_frames(
     output_padding: Any = 0,
     dilation: Any = 1,
 ) -> list[Figure]:
-    """The steps of ``arithmetic`` as figures of one size, one per output pixel, for ``save_gif``."""
+    """The steps of ``arithmetic`` as figures of one size, one per output pixel, for ``save_gif``.
+
+    Source: as of ``arithmetic``.
+    """
     windows = Windows(lesson(x, kernel, stride, padding, output_padding, dilation))
     return [_frame(windows, pixel, number) for number, pixel in enumerate(np.ndindex(*windows.lesson.y.shape), start=1)]
 
