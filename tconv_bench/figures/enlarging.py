@@ -40,8 +40,8 @@ def enlargements(x: ArrayLike = CORNERS, scale: Any = 2) -> Figure:
         ],
     ]
     subtitle = (
-        "A block of copies; the pixel in its block's first corner and zeros; means of the two, or four, nearest pixels along each "
-        "axis. Bicubic overshoots: what it makes may lie beyond the pixels that it comes from."
+        "A block of copies; the pixel in its block's first corner and zeros; weighted means of the two, or four, nearest pixels "
+        "along each axis. Bicubic overshoots: what it makes may lie beyond the pixels that it comes from."
     )
     return grids.draw(lines, "Enlarging without anything to learn", subtitle)
 
@@ -52,8 +52,8 @@ def unpooling(
 ) -> Figure:
     """Max pooling with the places of its maxima, and max unpooling, which puts other values there.
 
-    ``x`` has two axes, ``values`` the maxima's shape (None: the maxima themselves); ``kernel``, ``stride``, ``padding``, and what
-    is raised, as for ``max_pool2d``.
+    ``x`` has two axes, ``values`` the maxima's shape (None: the maxima themselves); ``kernel``, ``stride``, ``padding``, and
+    what is raised, as for ``max_pool2d``.
 
     Source: the second background text, "Max-unpooling".
     """
@@ -77,8 +77,8 @@ def unpooling(
         [_panel("Values", put, grids.INPUT), _panel("Unpooled", up, arrow=True)],
     ]
     subtitle = (
-        "Above, the largest value of each window is kept, and where it stood. Below, values go back to those places; everything "
-        "else is zero."
+        "Above, the largest value of each window is kept, and where it stood. Below, values go back to those places; "
+        "everything else is zero."
     )
     return grids.draw(lines, "Max pooling and max unpooling", subtitle)
 

@@ -93,8 +93,8 @@ def matrix_view(
     ``x`` is the convolution's input, ``up`` the transposed one's, of the shape of the convolution's output (None: 1, 2, 3,
     ...). Both have one axis or two; sizes as for ``convolution_matrix``.
 
-    Source: the first background text; Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285,
-    section 4.1.
+    Source: the first background text; Dumoulin & Visin, "A guide to convolution arithmetic for deep learning",
+    arXiv:1603.07285, section 4.1.
     """
     image, weights = checked_array(x, "x"), checked_array(kernel, "kernel")
     if image.ndim not in (1, 2):
