@@ -40,8 +40,8 @@ def enlargements(x: ArrayLike = CORNERS, scale: Any = 2) -> Figure:
         ],
     ]
     subtitle = (
-        "A block of copies; the pixel in its block's first corner and zeros; weighted means of the two, or four, nearest pixels "
-        "along each axis. Bicubic overshoots: what it makes may lie beyond the pixels that it comes from."
+        "A block of copies; the pixel in its block's first corner and zeros; weighted means of the two, or four, nearest "
+        "pixels along each axis. Bicubic overshoots: what it makes may lie beyond the pixels that it comes from."
     )
     return grids.draw(lines, "Enlarging without anything to learn", subtitle)
 

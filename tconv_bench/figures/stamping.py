@@ -58,9 +58,10 @@ def _lines(drawn: Stamping, steps: list[tuple[Panel, Panel, Panel]]) -> list[lis
     columns = min(5, grids.abreast([panel for step in steps for panel in step], drawn.shape[1], _COLUMN, 0.6))
     if len(steps) < columns:
         return [[part, *row] for part, row in zip(drawn.parts(), zip(*steps))]
-    if columns == 1:
-        return [[*drawn.parts()[:2]], *([*step] for step in steps)]
     lines: list[list[Panel | None]] = [[*drawn.parts()[:2], *[None] * max(0, columns - 2)]]
+    if columns == 1:
+        lines += [[*step] for step in steps]
+        return lines
     for start in range(0, len(steps), columns):
         band = steps[start : start + columns]
         for first, *rest in zip(*band):
