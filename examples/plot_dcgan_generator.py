@@ -146,13 +146,13 @@ packed = [variant.prepared_bytes(layer.problem) for variant, layer in zip(varian
 workspace = [variant.workspace_bytes(layer.problem) for variant, layer in zip(variants, plans)]
 
 caption = f"DCGAN generator, batch of {BATCH}, {plans[0].threads} threads"
-table = Table("layer", "output", "method", title=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+table = Table("layer", "output", "method", title=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
 for heading in ("one-shot", "planned", "GFLOP/s", "activation", "output", "packed", "workspace"):
     table.add_column(heading, justify="right")
 for row in range(len(NAMES)):
     table.add_row(
         NAMES[row],
-        " x ".join(map(str, activations[row + 1].shape[1:])),
+        "x".join(map(str, activations[row + 1].shape[1:])),
         plans[row].method,
         units.seconds(one_shot[row]),
         units.seconds(planned[row]),
