@@ -63,8 +63,8 @@ class Kernel:
 
     Attributes:
         function: its Python source.
-        arguments: its parameters' types in words: "T[]" an array of the element type, "i32[]" of 32-bit integers, "i64" an
-            integer, "geometry" a ``Geometry``.
+        arguments: its parameters' types in words: "T[]" an array of the element type, "i32[]" of 32-bit integers, "f64[]" of
+            doubles, "i64" an integer, "geometry" a ``Geometry``.
         threads: of a block, at most.
         constants: names and values that the function reads and that are known when it is compiled.
         named: how many of them tell it from its function's other kernels.
@@ -101,6 +101,7 @@ class Kernel:
         known = {
             "T[]": types.Array(real, 1, "C"),
             "i32[]": types.Array(types.int32, 1, "C"),
+            "f64[]": types.Array(types.float64, 1, "C"),
             "i64": types.int64,
             "geometry": types.NamedUniTuple(types.int32, len(Geometry._fields), Geometry),
         }
