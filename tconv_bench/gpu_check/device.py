@@ -43,7 +43,7 @@ class Gpu:
         self.cuda = jit_cuda.numba_cuda()
         self.peak_of_numba = _watch_allocations(self.cuda)
         self.context = self.cuda.current_context()
-        self.device = self.cuda.get_current_device()
+        self.device = self.context.device
         self.start, self.end = self.cuda.event(), self.cuda.event()
         self.passes = 0
         self.buffer: Any = None
@@ -195,7 +195,7 @@ class Gpu:
         value = call()
         self.end.record()
         self.end.synchronize()
-        return self.cuda.event_elapsed_time(self.start, self.end) / 1e3, value
+        return self.start.elapsed_time(self.end) / 1e3, value
 
     def sample(self, call: Callable[[], Any]) -> Sample:
         """One call with an emptied L2 cache."""
@@ -209,7 +209,7 @@ class Gpu:
             self.end.synchronize()
         if late and self.passes < MOST_PASSES:
             self.passes *= 2
-        return Sample(self.cuda.event_elapsed_time(self.start, self.end) / 1e3, bool(late))
+        return Sample(self.start.elapsed_time(self.end) / 1e3, bool(late))
 
     def begin(self) -> None:
         """Before the samples of a group: flushing takes its usual time again."""
