@@ -23,13 +23,14 @@ from tconv_bench.store import Measurement
 from tconv_bench.verdicts import Group
 
 COLUMNS = ("Median", "95 % interval", "Minimum", "vs fastest", "GFLOP/s", "of roofline", "Workspace")
+TESTS = "gpu-tests"  # the suite of the rows that say how tests on a GPU ended
 _ORDER = (*versus.CONDITIONS[:1], ("one-shot", "flushed"), *versus.CONDITIONS[1:])
 
 
 def write(measurements: list[Measurement], folder: Path, *, title: str | None = None, asv_pages: str | None = None) -> Path:
     """Write ``index.html``, ``figures/*.svg`` and ``rows.jsonl.gz`` into ``folder``; returns the page.
 
-    Rows of other suites are left out, of the page and of the file. A figure whose rows are absent is left out.
+    Rows of other suites are left out, of the page and of the file, but for those of the tests on a GPU. A figure whose rows are absent is left out.
 
     Args:
         measurements: rows as ``tconv-bench compare`` stores them.
@@ -48,9 +49,11 @@ def write(measurements: list[Measurement], folder: Path, *, title: str | None = 
     found = versus.compared(compared)
     if not found:
         raise ValueError("there is no timed comparison row to report on")
-    report.write_rows(compared, folder)
-    figures = [_figure(entry, compared, folder / "figures") for entry in comparison.FIGURES]
+    report.write_rows([row for row in measurements if row.suite in (verdicts.SUITE, TESTS)], folder)
+    entries = comparison.GPU_FIGURES if versus.on_gpu(found) else comparison.FIGURES
+    figures = [_figure(entry, compared, folder / "figures") for entry in entries]
     context = _context(compared, found, title or "Transposed convolution, compared", [f for f in figures if f])
+    context["facts"] += [("Tests", row.note) for row in measurements if row.suite == TESTS and row.label == "all"][-1:]
     page = folder / "index.html"
     page.write_text(_template().render({**context, "asv_pages": asv_pages}), encoding="utf-8", newline="\n")
     return page
@@ -93,6 +96,8 @@ def _context(measurements: list[Measurement], found: list[Group], title: str, fi
         "title": title,
         "lead": lead(found),
         "facts": _facts(every, found),
+        "gpu": versus.on_gpu(found),
+        "control": next((group.control.method for group in found if group.control), verdicts.OWN_DEFAULT),
         "threads": threads,
         "several_threads": len({group.threads for group in found}) > 1,
         "scores": [line for mode, cache in _ORDER for line in _score_lines(versus.condition(found, mode, cache), mode, cache)],
@@ -122,14 +127,20 @@ def lead(found: Sequence[Group]) -> list[str]:
     for mode in verdicts.MODES:
         cache = next((cache for cache in verdicts.CACHES if versus.condition(found, mode, cache)), None)
         groups = versus.condition(found, mode, cache) if cache else []
-        best, auto = scores.score(scores.duels(groups)), scores.score(scores.duels(groups, verdicts.OWN_DEFAULT))
-        if best is None:
-            continue
-        text = f"{mode.capitalize()}, {cache} caches: the best of ours is {_speed(best)} of the best other engine"
-        text += f" ({ends(best)} on {versus.count(best.count, 'layer')})"
-        text += f"; auto alone is {_speed(auto)} ({ends(auto)})." if auto is not None else "."
-        sentences.append(text)
+        parts = versus.by_batch(groups) if versus.on_gpu(groups) else [(f"{mode.capitalize()}, {cache} caches", groups)]
+        for heading, part in parts:
+            sentences += _lead(heading, part)
     return sentences
+
+
+def _lead(heading: str, groups: Sequence[Group]) -> list[str]:
+    """A sentence on some groups; none where the sides never met."""
+    best, auto = scores.score(scores.duels(groups)), scores.score(scores.duels(groups, verdicts.OWN_DEFAULT))
+    if best is None:
+        return []
+    text = f"{heading}: the best of ours is {_speed(best)} of the best other engine"
+    text += f" ({ends(best)} on {versus.count(best.count, 'layer')})"
+    return [text + (f"; auto alone is {_speed(auto)} ({ends(auto)})." if auto is not None else ".")]
 
 
 def _speed(total: Score) -> str:
@@ -148,17 +159,48 @@ def _facts(every: list[Measurement], found: list[Group]) -> list[tuple[str, str]
     for row in every:
         for name, text in row.versions.items():
             versions.setdefault(name, {})[text] = None
-    own = {
+    host = {
         "Threads": ", ".join(map(str, sorted({group.threads for group in found}))),
         "Governor": ", ".join(dict.fromkeys(str(row.machine.get("governor") or "not readable") for row in every)),
+    }
+    device = {
+        "GPU": "; ".join(dict.fromkeys(map(_gpu, every))),
+        "Limits": "; ".join(dict.fromkeys(text for row in every if (text := _limits(row)))),
+    }
+    own = {
+        **(device if versus.on_gpu(found) else host),
         "Versions": ", ".join(f"{name} {' and '.join(texts)}" for name, texts in versions.items()),
         "Noise": noise,
         "Sampling": "; ".join(dict.fromkeys(text for row in every if (text := _settings(row)))),
     }
     shared = {name: text for name, text in report._facts(every) if name != "Profile"}
-    order = ("Processor", "Machine", "Threads", "Governor", "System", "Measured", "Commit", "Versions", "Rows")
+    order = ("GPU", "Limits", "Processor", "Machine", "Threads", "Governor", "System", "Measured", "Commit", "Versions", "Rows")
     facts = {**{name: own.get(name, shared.get(name, "")) for name in order}, **own}
     return [(name, text) for name, text in facts.items() if text]
+
+
+def _gpu(row: Measurement) -> str:
+    """A row's GPU: name, memory, driver, and its clocks when the run began."""
+    facts = row.machine
+    clocks = f"{facts['clocks_sm']} of {facts['clocks_max_sm']} MHz at first" if facts.get("clocks_max_sm") else ""
+    parts = [
+        facts.get("gpu"),
+        f"compute capability {facts['capability']}" if facts.get("capability") else "",
+        f"{facts['processors']} multiprocessors" if facts.get("processors") else "",
+        units.size(facts["gpu_bytes"]) if facts.get("gpu_bytes") else "",
+        f"{units.size(facts['l2_bytes'])} of L2 cache" if facts.get("l2_bytes") else "",
+        f"driver {facts['driver_version']}" if facts.get("driver_version") else "",
+        clocks,
+    ]
+    return ", ".join(str(part) for part in parts if part)
+
+
+def _limits(row: Measurement) -> str:
+    """What a row's GPU was measured to do at best."""
+    if not row.ceilings:
+        return ""
+    peaks = ", ".join(f"{dtype} {units.flops(1e9 * speed)}/s" for dtype, speed in row.ceilings["fma_gflops"].items())
+    return f"multiply-adds {peaks}; copying in memory {units.significant(max(row.ceilings['copy'])[1] / 1e9)} GB/s"
 
 
 def _middle(values: list[float]) -> float:
@@ -256,7 +298,8 @@ def _tables(found: list[Group], threads: int) -> list[dict[str, Any]]:
     for count, mode, cache in kinds:
         groups = [g for g in found if (g.threads, g.mode, g.cache) == (count, mode, cache)]
         if groups:
-            name = f"{mode.capitalize()}, {cache} caches, {versus.count(count, 'thread')}"
+            where = "" if versus.on_gpu(groups) else f", {versus.count(count, 'thread')}"
+            name = f"{mode if mode.isupper() else mode.capitalize()}, {cache} caches{where}"
             size = sum(len(group.timed) for group in groups)
             tables.append({"name": name, "size": size, "text": table_text(groups, planned=mode == "planned")})
     return tables

@@ -44,7 +44,7 @@ SKIPPED = "skipped: "
 ROWS = Path(".compare/gpu.jsonl")
 
 
-class GpuCheckError(RuntimeError):
+class GpuCheckError(ValueError):
     """The check cannot be run; one line that says why."""
 
 

@@ -21,15 +21,16 @@ from tconv_bench.verdicts import Group
 
 
 @style.styled
-def roofline(measurements: list[Measurement]) -> Figure:
+def roofline(measurements: list[Measurement], cache: str = "hot") -> Figure:
     """GFLOP/s against flops per byte: this project's best and the best peer on each layer, below the machine's limits."""
-    found = versus.drawn(measurements, "planned", "hot")
+    found = versus.drawn(measurements, "planned", cache)
     points = [(group, ours, peer) for group in found for ours, peer in [best(group)]]
     limits = ceilings(found)
     body = 5.4
-    subtitle = "One pair of marks per layer, planned, hot caches; the line between has the colour of the faster. "
+    own_limit = "; one layer's own limit lies between the two slopes." if cache == "hot" else "."
+    subtitle = f"One pair of marks per layer, planned, {cache} caches; the line between has the colour of the faster. "
     subtitle += (
-        "Black: the machine's limits, measured in the same run; one layer's own limit lies between the two slopes. "
+        f"Black: the machine's limits, measured in the same run{own_limit} "
         "Winograd multiplies less often than the useful products count, and rises above the line."
         if limits
         else "The machine's limits were not measured."
@@ -149,9 +150,8 @@ def _keys(figure: Figure, body: float) -> None:
 
 @style.styled
 def performance_profile(measurements: list[Measurement]) -> Figure:
-    """Share of layers on which an entrant takes at most tau times as long as the fastest; one panel per mode."""
-    every = versus.compared(measurements)
-    panels = [(mode, found) for mode in verdicts.MODES if (found := versus.condition(every, mode, "hot"))]
+    """Share of layers on which an entrant takes at most tau times as long as the fastest; a panel per mode, on a GPU per batch."""
+    panels = profile_panels(versus.compared(measurements))
     if not panels:
         raise NothingToDrawError("no timed comparison row with hot caches")
     names = versus.entrants(group for _, found in panels for group in found)
@@ -171,10 +171,17 @@ def performance_profile(measurements: list[Measurement]) -> Figure:
     for axes, (mode, found) in zip(grid, panels):
         for name, ratios in profiles[mode].items():
             _curve(axes, ratios, len(found), top, palette[name], name in dashed)
-        axes.set_title(f"{mode}, hot caches, {versus.count(len(found), 'layer')}", loc="left")
+        axes.set_title(f"{mode}, {found[0].cache} caches, {versus.count(len(found), 'layer')}", loc="left")
         _axes_of_profile(axes, top)
     grid[0].set_ylabel("share of layers")
     return figure
+
+
+def profile_panels(every: Sequence[Group]) -> list[tuple[str, list[Group]]]:
+    """(heading, groups): each mode with hot caches, on a GPU planned calls with flushed ones of each batch."""
+    if versus.on_gpu(every):
+        return versus.by_batch(versus.condition(every, "planned", "flushed"))
+    return [(mode, found) for mode in verdicts.MODES if (found := versus.condition(every, mode, "hot"))]
 
 
 def slowdowns(found: Sequence[Group], name: str) -> list[float]:
