@@ -23,6 +23,7 @@ from tconv_bench.store import Measurement
 from tconv_bench.verdicts import Group
 
 COLUMNS = ("Median", "95 % interval", "Minimum", "vs fastest", "GFLOP/s", "of roofline", "Workspace")
+_MINIMUM = COLUMNS.index("Minimum")  # left out of a GPU's page: 1,400 rows are to stay a small file
 TESTS = "gpu-tests"  # the suite of the rows that say how tests on a GPU ended
 _ORDER = (*versus.CONDITIONS[:1], ("one-shot", "flushed"), *versus.CONDITIONS[1:])
 
@@ -30,7 +31,8 @@ _ORDER = (*versus.CONDITIONS[:1], ("one-shot", "flushed"), *versus.CONDITIONS[1:
 def write(measurements: list[Measurement], folder: Path, *, title: str | None = None, asv_pages: str | None = None) -> Path:
     """Write ``index.html``, ``figures/*.svg`` and ``rows.jsonl.gz`` into ``folder``; returns the page.
 
-    Rows of other suites are left out, of the page and of the file, but for those of the tests on a GPU. A figure whose rows are absent is left out.
+    Rows of other suites are left out, of the page and of the file, but for those of the tests on a GPU; so is a figure whose
+    rows are absent.
 
     Args:
         measurements: rows as ``tconv-bench compare`` stores them.
@@ -307,14 +309,23 @@ def _tables(found: list[Group], threads: int) -> list[dict[str, Any]]:
 
 def table_text(groups: list[Group], *, planned: bool) -> str:
     """A line of headings; then a line per layer, each followed by a line per entrant: a tab, "*" for the best, its cells."""
-    lines = ["\t".join(("Layer", "Entrant", *COLUMNS, *(("Prepare",) if planned else ())))]
+    gpu = versus.on_gpu(groups)
+
+    def kept(cells: Sequence[str]) -> list[str]:
+        return [cell for place, cell in enumerate(cells) if not (gpu and place == _MINIMUM)]
+
+    def of(row: Measurement, fastest: float) -> list[str]:
+        cells = _cells(row, fastest)
+        return kept([cells[0], half_interval(row), *cells[2:]]) if gpu else cells
+
+    lines = ["\t".join(("Layer", "Entrant", *kept(COLUMNS), *(("Prepare",) if planned else ())))]
     for group in groups:
         verdict = verdicts.verdict(group)
         assert verdict is not None
         best = {verdict.winner, *verdict.tied}
         lines.append(group.label)
         for name in sorted(group.timed, key=lambda name: versus.median(group.timed[name])):
-            cells = _cells(group.timed[name], verdict.median)
+            cells = of(group.timed[name], verdict.median)
             lines.append("\t".join(("", f"*{name}" if name in best else name, *cells)))
     return "\n".join(lines)
 
@@ -344,8 +355,17 @@ def interval(row: Measurement) -> str:
     return f"{low}\N{EN DASH}{high} {unit}"
 
 
+def half_interval(row: Measurement) -> str:
+    """How far the 95 % interval reaches from the median on its longer side."""
+    low, high = versus.bounds(row)
+    reach = max(high - versus.median(row), versus.median(row) - low) / versus.median(row)
+    return f"±{versus.percent(reach)}"
+
+
 def _absent(found: list[Group]) -> list[dict[str, str]]:
     """What has no time, each reason once, with the conditions that it holds for."""
+    if versus.on_gpu(found):
+        return _absent_on_gpu(found)
     reasons: dict[tuple[str, str, str, str], list[str]] = {}
     for group in found:
         for name, row in group.rows.items():
@@ -356,8 +376,24 @@ def _absent(found: list[Group]) -> list[dict[str, str]]:
     return [{**dict(zip(fields, key)), "where": "; ".join(dict.fromkeys(where))} for key, where in reasons.items()]
 
 
+def _absent_on_gpu(found: list[Group]) -> list[dict[str, str]]:
+    """The same, reasons that differ in their numbers alone told once, by the first of their layers."""
+    reasons: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for group in found:
+        for name, row in group.rows.items():
+            if row.median is None:
+                key = name, re.sub(r"[\d.,]+ ?([KMGT]i?B|[mµn]?s)?", "", row.note)
+                reasons.setdefault(key, []).append((group.label, row.note or "no time recorded"))
+    lines = []
+    for (name, _), cases in reasons.items():
+        labels = style.listed([label for label, _ in cases])
+        lines.append({"label": labels, "problem": "", "name": name, "note": cases[0][1], "where": str(len(cases))})
+    return lines
+
+
 def _layers(found: list[Group]) -> list[dict[str, str]]:
-    unique = {group.label: group.problem for group in found}
+    single = versus.by_batch(found)[0][1] if versus.on_gpu(found) else found
+    unique = {group.label: group.problem for group in single}
     return [
         {
             "label": label,

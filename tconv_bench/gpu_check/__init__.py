@@ -1,4 +1,4 @@
-"""``tconv-bench gpu-check``: on a machine with an NVIDIA GPU, the CUDA tests, the limits, and every layer beside cuDNN, in minutes.
+"""``tconv-bench gpu-check``: on a machine with an NVIDIA GPU, tests, limits, and every layer beside cuDNN, in minutes.
 
 ``session`` decides what is done in the time there is and turns answers into rows; ``lab`` checks and times, in a process of its
 own; only ``device`` touches a GPU, and ``standin`` takes its place in a dry run. ``preflight`` says what is missing before any

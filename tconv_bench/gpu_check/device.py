@@ -1,8 +1,8 @@
-"""The GPU: memory, launches and events, through Numba and PyTorch. Thin, because it first runs on a machine rented by the minute.
+"""The GPU: memory, launches and events, through Numba and PyTorch; thin, for it first runs on a machine rented by the minute.
 
-Everything is on the default stream, Numba's and PyTorch's alike (CUDA's legacy one), so one pair of events times either. A sample
-is one call after a kernel has written over all of the L2 cache. That kernel takes long enough for the host to have queued the
-call meanwhile, so that what is timed is the device's work, not Python's; where it was not, the sample says so.
+Everything is on the default stream, Numba's and PyTorch's alike (CUDA's legacy one), so one pair of events times either. A
+sample is one call after a kernel has written over all of the L2 cache. That kernel takes long enough for the host to have queued
+the call meanwhile, so that what is timed is the device's work, not Python's; where it was not, the sample says so.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from math import prod
 from time import perf_counter
 from typing import Any
@@ -140,7 +141,9 @@ class Gpu:
         """NaN everywhere."""
         kernels.FILL.stride_over(dtype, values.size, 0, self.upload(np.array([np.nan], dtype)), values)
 
-    def fold(self, values: Any, dtype: str, shape: tuple[int, int, int], weights: NDArray[Any], *, squares: bool = False) -> Any:
+    def fold(
+        self, values: Any, dtype: str, shape: tuple[int, int, int], weights: NDArray[Any], *, squares: bool = False
+    ) -> Any:
         """Doubles (a, p): the weighted sum over b of values of ``shape`` (a, b, p), or of their squares."""
         a, b, p = shape
         sums = self.empty(a * p, "float64")
@@ -253,12 +256,12 @@ class Gpu:
         values = self.upload(np.linspace(0.5, 1.0, 10).astype(dtype))
         steps = 50
         for _ in range(8):
-            seconds = self._best(lambda: kernels.FMA.launch(dtype, blocks, 0, values, steps, sums), 2)
+            seconds = self._best(partial(kernels.FMA.launch, dtype, blocks, 0, values, steps, sums), 2)
             if seconds > 0.004:
                 break
             steps = min(10**6, round(steps * 0.008 / max(seconds, 1e-5)))
-        seconds = self._best(lambda: kernels.FMA.launch(dtype, blocks, 0, values, steps, sums), 10)
-        return 2.0 * kernels.PRODUCTS * steps * sums.size / seconds
+        seconds = self._best(partial(kernels.FMA.launch, dtype, blocks, 0, values, steps, sums), 10)
+        return 2.0 * kernels.PRODUCTS * steps * int(sums.size) / seconds
 
     def bandwidth(self, kind: str, working_set: int) -> float:
         """Bytes moved per second by "copy" (read and written) or "fill" within so many bytes."""
@@ -266,10 +269,10 @@ class Gpu:
         target = self.empty(4 * quads, "float32")
         if kind == "copy":
             source = self.noise(4 * quads, 1, "float32")
-            call = lambda: kernels.COPY.stride_over("float32", quads, 0, source, target, quads)  # noqa: E731
+            call = partial(kernels.COPY.stride_over, "float32", quads, 0, source, target, quads)
         else:
             value = self.upload(np.ones(1, np.float32))
-            call = lambda: kernels.SET.stride_over("float32", quads, 0, value, target, quads)  # noqa: E731
+            call = partial(kernels.SET.stride_over, "float32", quads, 0, value, target, quads)
         calls = max(1, min(50, round(2e9 / working_set)))
         seconds = self._best(lambda: [call() for _ in range(calls)], 8) / calls
         return working_set / seconds

@@ -90,7 +90,10 @@ def _set(value, target, quads):
         at += threads
 
 
-CHAIN_SIZES = (("CHAINS", 8), ("STEPS", 32))  # unrolled: 256 multiply-adds in 260 instructions, with range() for while 256 in 340
+CHAIN_SIZES = (
+    ("CHAINS", 8),
+    ("STEPS", 32),
+)  # unrolled: 256 multiply-adds in 260 instructions, with range() in 340
 PRODUCTS = 8 * 32  # of a thread and step
 NOISE = Kernel(_noise, "i64 T[]")
 FILL = Kernel(_fill, "T[] T[]")

@@ -1,7 +1,7 @@
 """What happens in the process that has the device: a problem's data, entrants made ready and checked, samples, limits.
 
-A request is an operation with its values, an answer a dict that JSON can hold. The check is that of ``tconv_bench.measure``, its
-sums over images and output channels made on the device: a result of 16 GB is never copied to the host.
+A request is an operation with its values, an answer a dict that JSON can hold. The check is that of ``tconv_bench.measure``,
+its sums over images and output channels made on the device: a result of 16 GB is never copied to the host.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tconv_bench import measure, reference, units
 from tconv_bench.problem import Problem
 
 WIDTH = 0.03  # of a median's 95 % interval, as a part of it, that ends the sampling
-LEAST_SAMPLES, MOST_SAMPLES = 7, 60
+LEAST_SAMPLES, MOST_SAMPLES = 7, 20
 SPARE_BYTES = 2**28  # kept free for what others allocate
 COPY_SETS = tuple(2**power for power in range(20, 31))
 DTYPE = "float32"

@@ -63,7 +63,9 @@ def missing(*, dry: bool = False, cudnn: bool = True, run: Callable[[str], str] 
     """
     run = run or _run
     if sys.version_info < OLDEST:
-        return f"Python is {sys.version.split()[0]}, but must be {'.'.join(map(str, OLDEST))} or newer: make gpu-check PYTHON=..."
+        return (
+            f"Python is {sys.version.split()[0]}, but must be {'.'.join(map(str, OLDEST))} or newer: make gpu-check PYTHON=..."
+        )
     left_out = (DRY if dry else frozenset()) | (frozenset() if cudnn else frozenset({"torch"}))
     absent = [name for module, name in PACKAGES.items() if module not in left_out and not _installed(module)]
     if absent:

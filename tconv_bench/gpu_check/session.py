@@ -1,10 +1,10 @@
 """A run of ``gpu-check``: what is done in which order within the time there is, and how answers become rows.
 
-The order is that of importance: tests, limits, ``phase`` beside cuDNN on every layer with one image, then with 64, then cuDNN with
-TF32, then the basic variants, cheap layers first. Each stage has a share of the time that is left when it begins, each item of it
-a limit after which the process that has the device is ended and started anew; what did not fit is taken up again at the end if
-there is time, and else stands in the rows with its reason. A basic variant is not begun where what it took on smaller layers says
-that it would take too long.
+The order is that of importance: tests, limits, ``phase`` beside cuDNN on every layer with one image, then with 64, then cuDNN
+with TF32, then the basic variants, cheap layers first. Each stage has a share of the time that is left when it begins, each
+item of it a limit after which the process that has the device is ended and started anew; what did not fit is taken up again at the
+end if there is time, and else stands in the rows with its reason. A basic variant is not begun where what it took on smaller
+layers says that it would take too long.
 """
 
 from __future__ import annotations
@@ -99,9 +99,9 @@ class Link(Protocol):
 class Site(Protocol):
     """Where a run happens: its clock, its process, its tests."""
 
-    dry: bool
-    clock: Callable[[], float]
-
+    @property
+    def dry(self) -> bool: ...
+    def clock(self) -> float: ...
     def link(self) -> Link: ...
     def tests(self) -> TestRun: ...
 
@@ -130,7 +130,9 @@ class OnGpu:
     """This machine's GPU."""
 
     dry = False
-    clock = staticmethod(monotonic)
+
+    def clock(self) -> float:
+        return monotonic()
 
     def link(self) -> Link:
         """A new process."""
@@ -172,13 +174,16 @@ class DryRun:
     dry = True
 
     def __init__(self, trouble: Trouble | None = None, interrupt_at: float | None = None, test_seconds: float = 60.0):
-        self.clock, self.trouble = Clock(interrupt_at), trouble or Trouble()
+        self.passing, self.trouble = Clock(interrupt_at), trouble or Trouble()
         self.test_seconds = test_seconds
+
+    def clock(self) -> float:
+        return self.passing.now
 
     def link(self) -> Link:
         """A new stand-in; starting a process takes a while."""
-        self.clock.advance(5.0)
-        return _Rehearsal(self.clock, self.trouble)
+        self.passing.advance(5.0)
+        return _Rehearsal(self.passing, self.trouble)
 
     def tests(self) -> TestRun:
         """Nothing is run; the time passes."""
@@ -187,11 +192,11 @@ class DryRun:
 
 class _NoTests(TestRun):
     def __init__(self, site: DryRun):
-        self.site, self.started = site, site.clock.now
+        self.site, self.started = site, site.clock()
 
     def finish(self, seconds: float) -> Outcome:
-        left = max(0.0, self.started + self.site.test_seconds - self.site.clock.now)
-        self.site.clock.advance(min(left, seconds))
+        left = max(0.0, self.started + self.site.test_seconds - self.site.clock())
+        self.site.passing.advance(min(left, seconds))
         return Outcome(seconds=min(left, seconds), finished=left <= seconds, note="a dry run: no test was run")
 
     def end(self) -> None:
@@ -206,7 +211,9 @@ def cases(found: Iterable[layers.Layer]) -> list[tuple[str, Problem]]:
         single.setdefault(replace(layer.problem, batch=1), label)
     named = [(label, problem) for problem, label in single.items()]
     return [
-        (label + (f" N={batch}" if batch > 1 else ""), replace(problem, batch=batch)) for batch in BATCHES for label, problem in named
+        (label if batch == 1 else f"{label} N={batch}", replace(problem, batch=batch))
+        for batch in BATCHES
+        for label, problem in named
     ]
 
 
@@ -233,7 +240,11 @@ def stages(problems: Sequence[tuple[str, Problem]], *, cudnn: bool = True) -> li
         return tuple(Item(label, problem, tuple(map(Who, basic))) for label, problem in cheap_first)
 
     found = []
-    for name, make, share in (("phase beside cuDNN", main, 0.5), ("cuDNN with TF32", tf32, 0.3), ("basic variants", basics, 0.6)):
+    for name, make, share in (
+        ("phase beside cuDNN", main, 0.5),
+        ("cuDNN with TF32", tf32, 0.3),
+        ("basic variants", basics, 0.6),
+    ):
         found += [Stage(f"{name}, N={batch}", make(batch), share) for batch in BATCHES]
     return [stage for stage in found if stage.items]
 
@@ -265,6 +276,7 @@ class Session:
         self.rates: dict[str, deque[float]] = {}
         self.firsts: dict[tuple[str, Problem], float] = {}
         self.commit = machine.commit()
+        self.run_id, self.made = uuid.uuid4().hex[:8], 0
         self.result = Result()
 
     # time
@@ -325,7 +337,9 @@ class Session:
     def _take_up(self, stored: Sequence[Measurement]) -> None:
         """Rows that an earlier run on this GPU left, with these sources and engines, need no measuring."""
         here, name = self.facts["versions"], self.facts["machine"]["gpu"]
-        same = [row for row in stored if row.machine.get("gpu") == name and row.versions == here and row.suite == verdicts.SUITE]
+        same = [
+            row for row in stored if row.machine.get("gpu") == name and row.versions == here and row.suite == verdicts.SUITE
+        ]
         for row in same:
             key = row.label, row.problem, row.mode
             self.groups[key] = row.group
@@ -386,7 +400,7 @@ class Session:
         if not who:
             return
         if not item.who[0].peer and item.who[0].method == MAIN:
-            self.groups[item.key] = uuid.uuid4().hex
+            self.groups[item.key] = self._new_group()
         notes: dict[str, str] = {}
         answers: dict[str, dict[str, Any]] = {}
         for w in who:
@@ -515,6 +529,10 @@ class Session:
 
     # rows
 
+    def _new_group(self) -> str:
+        self.made += 1
+        return f"{self.run_id}-{self.made}"
+
     def _keep(self, rows: list[Measurement]) -> None:
         store.append_all(self.path, rows)
         self.result.rows += rows
@@ -531,9 +549,11 @@ class Session:
         group: str | None = None,
     ) -> Measurement:
         answer = answer or {}
-        times = store.timing_fields(float(f"{s:.6g}") for s in samples)
+        times = store.timing_fields(short(s) for s in samples)
         median = times.get("median")
         least = ceilings.least_seconds(item.problem, self.ceilings, "flushed") if self.ceilings else None
+        if group is None:
+            group = self.groups.get(item.key) or self.groups.setdefault(item.key, self._new_group())
         if median is None and not note:
             note = "failed: no time was recorded"
         return Measurement(
@@ -553,17 +573,22 @@ class Session:
             peer=who.peer,
             layout=answer.get("layout", "channels-first"),
             control=who.control,
-            group=self.groups.setdefault(item.key, uuid.uuid4().hex) if group is None else group,
-            gflops=item.problem.flops / median / 1e9 if median else None,
-            roofline=least / median if median and least else None,
+            group=group,
+            gflops=short(item.problem.flops / median / 1e9) if median else None,
+            roofline=short(least / median) if median and least else None,
             ceilings=self.ceilings,
-            prepare_seconds=answer.get("prepare_seconds"),
+            prepare_seconds=short(answer["prepare_seconds"]) if "prepare_seconds" in answer else None,
             prepared_bytes=answer.get("prepared_bytes"),
             workspace_bytes=answer.get("workspace_bytes"),
             workspace_by=answer.get("workspace_by", ""),
             settings={"calls": 1, "late": answer.get("late", 0), "output": answer.get("output", "")} if times else {},
             **times,
         )
+
+
+def short(value: float) -> float:
+    """Four digits: more than a GPU's times agree in, and fewer bytes in a committed file."""
+    return float(f"{value:.4g}")
 
 
 def work(method: str, problem: Problem) -> float:
@@ -573,4 +598,3 @@ def work(method: str, problem: Problem) -> float:
         for stride in problem.stride:
             stretch *= stride
     return float(stretch * problem.flops + problem.min_bytes)
-

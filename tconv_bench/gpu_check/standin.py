@@ -1,4 +1,4 @@
-"""A stand-in for the GPU: the same operations in NumPy on problems made small, with invented times on a clock that only they move.
+"""A stand-in for the GPU: the same operations in NumPy on problems made small, with invented times on a clock of its own.
 
 A dry run goes through all that a real one does, checks included. Nothing is measured: every time comes from ``seconds_of``.
 """
@@ -92,7 +92,7 @@ class StandIn:
         groups = min(problem.groups, 2)
         kernel = tuple(min(k, 3) for k in problem.kernel)
         size = tuple(min(i, 3) for i in problem.in_size)
-        small = {"batch": min(problem.batch, 2), "c_in": 2 * groups, "c_out": 3 * groups, "groups": groups}
+        small: dict[str, Any] = {"batch": min(problem.batch, 2), "c_in": 2 * groups, "c_out": 3 * groups, "groups": groups}
         extra = tuple(min(e, max(s, d) - 1) for e, s, d in zip(problem.output_padding, problem.stride, problem.dilation))
         return replace(problem, in_size=size, kernel=kernel, padding=0, output_padding=extra, **small)
 
@@ -205,9 +205,10 @@ class StandIn:
         """Nothing to find out."""
 
     def peak(self, call: Callable[[], Any], problem: Problem, *, peer: bool) -> tuple[int | None, str]:
-        """Nothing, invented like the times."""
+        """Some bytes, invented like the times."""
         self.clock.advance(call())
-        return 0, "nobody"
+        assert self.asked is not None
+        return (1 if peer else 0) * self.asked.min_bytes // 3, "nobody"
 
     def fma_peak(self, dtype: str) -> float:
         """Invented."""
@@ -226,4 +227,3 @@ def seconds_of(method: str, problem: Problem) -> float:
     wide = min(1.0, 0.2 + problem.c_out / problem.groups / 128) * min(1.0, 0.3 + prod(problem.out_shape) / 4e5)
     arithmetic = problem.flops / (LIMITS["float32"] * EFFICIENCY.get(method, 0.05) * wide)
     return START + luck * max(arithmetic, 1.2 * problem.min_bytes / BANDWIDTH)
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rich import box
 from rich.table import Table
@@ -14,6 +15,7 @@ from tconv_bench.gpu_check.session import BATCHES, FLOAT32, MAIN, SKIPPED, TESTS
 from tconv_bench.plots import versus_rows as versus
 from tconv_bench.plots import versus_scores as scores
 from tconv_bench.plots.rows import geometric_mean
+from tconv_bench.problem import Problem
 from tconv_bench.store import Measurement
 from tconv_bench.verdicts import Duel, Group
 
@@ -55,7 +57,7 @@ def lines(rows: Sequence[Measurement]) -> list[Line]:
         Line("speed against cuDNN's best form, TF32 off", f">= {SPEED_ASKED:.1f}x", each(_speed)),
         Line("speed against cuDNN's best form, TF32 on", "", each(lambda part, batch: _against_tf32(part, tf32))),
         Line("FMA peak reached where arithmetic binds", f">= {PEAK_ASKED:.0%}", each(lambda part, batch: _peak(part))),
-        *(Line(f"{name}: times as long as phase", "", each(lambda part, batch, name=name: _cost(part, name))) for name in basic),  # type: ignore[misc]
+        *(Line(f"{name}: times as long as phase", "", each(partial(_cost, name))) for name in basic),
         Line("entrants without a time", "", each(lambda part, batch: _absent(part))),
     ]
 
@@ -71,7 +73,7 @@ def _speed(part: list[Group], batch: int) -> str:
     return f"{units.times(total.mean)}, {total.wins} won, {total.ties} tied, {total.losses} lost"
 
 
-def _against_tf32(part: list[Group], tf32: dict[object, Group]) -> str:
+def _against_tf32(part: list[Group], tf32: dict[tuple[str, Problem], Group]) -> str:
     ratios = []
     for group in part:
         other = tf32.get((group.label, group.problem))
@@ -102,7 +104,7 @@ def peak_share(group: Group) -> float | None:
     return float(row.gflops / peak) if binds else None
 
 
-def _cost(part: list[Group], name: str) -> str:
+def _cost(name: str, part: list[Group], batch: int) -> str:
     met = [(g.timed[name].median, g.timed[MAIN].median) for g in part if name in g.timed and MAIN in g.timed]
     ratios = [slow / fast for slow, fast in met if slow and fast]
     return f"{units.times(geometric_mean(ratios))} over {len(ratios)} of {len(part)}" if ratios else units.NONE

@@ -1,4 +1,4 @@
-"""The CUDA tests on the device, in a process of their own: a kernel that writes where it may not takes that process alone with it."""
+"""The CUDA tests on the device, in a process of their own: a kernel that goes astray takes that process alone with it."""
 
 from __future__ import annotations
 

@@ -75,7 +75,6 @@ FIGURES = (
 GPU_FIGURES = (
     Entry("layers", "Layer by layer", gpu_bars.layer_bars, gpu_bars.caption),
     Entry("winners", "Who is fastest", winner_map, captions.winners),
-    Entry("profile", "How far from the fastest", performance_profile, captions.profile),
     Entry(
         "roofline",
         "Against the GPU's limits",

@@ -23,6 +23,7 @@ from tconv_bench.verdicts import Duel, Group
 OURS = "phase"
 FAST_MODE = "TF32"
 _ROW = 0.165
+_ROOM = 0.9  # right of the longest bar, for its number
 _TIE = "#8c959f"
 _MOST = 4.0  # powers of two to either side; longer bars are cut and say their number
 
@@ -78,18 +79,13 @@ def layer_bars(measurements: list[Measurement]) -> Figure:
 
 def _bar(axes: Axes, y: int, duel: Duel, reach: float) -> None:
     color = {"win": style.OURS, "loss": style.THEIRS}.get(duel.outcome, _TIE)
-    length = min(reach, max(-reach, log2(duel.ratio)))
-    axes.barh(y, length, height=0.72, color=color)
-    away = 3 if length >= 0 else -3
-    axes.annotate(
-        f"{duel.ratio:.2f}" if duel.ratio < 9.995 else units.significant(duel.ratio), (length, y), (away, 0),
-        textcoords="offset points", ha="left" if length >= 0 else "right", va="center_baseline", fontsize=style.SMALL,
-        annotation_clip=False, in_layout=False,
-    )  # fmt: skip
+    axes.barh(y, min(reach, max(-reach, log2(duel.ratio))), height=0.72, color=color)
+    text = f"{duel.ratio:.2f}" if duel.ratio < 9.995 else units.significant(duel.ratio)
+    axes.text(reach + _ROOM, y, text, fontsize=style.SMALL, ha="right", va="center_baseline", in_layout=False)
 
 
 def _frame(axes: Axes, labels: Sequence[str], reach: float) -> None:
-    axes.set(xlim=(-reach - 0.45, reach + 0.45), ylim=(len(labels) - 0.4, -0.6))
+    axes.set(xlim=(-reach - 0.15, reach + _ROOM), ylim=(len(labels) - 0.4, -0.6))
     ticks = [float(power) for power in range(-int(reach), int(reach) + 1)]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -150,8 +150,9 @@ def _keys(figure: Figure, body: float) -> None:
 
 @style.styled
 def performance_profile(measurements: list[Measurement]) -> Figure:
-    """Share of layers on which an entrant takes at most tau times as long as the fastest; a panel per mode, on a GPU per batch."""
-    panels = profile_panels(versus.compared(measurements))
+    """Share of layers on which an entrant takes at most tau times as long as the fastest; one panel per mode."""
+    every = versus.compared(measurements)
+    panels = [(mode, found) for mode in verdicts.MODES if (found := versus.condition(every, mode, "hot"))]
     if not panels:
         raise NothingToDrawError("no timed comparison row with hot caches")
     names = versus.entrants(group for _, found in panels for group in found)
@@ -171,17 +172,10 @@ def performance_profile(measurements: list[Measurement]) -> Figure:
     for axes, (mode, found) in zip(grid, panels):
         for name, ratios in profiles[mode].items():
             _curve(axes, ratios, len(found), top, palette[name], name in dashed)
-        axes.set_title(f"{mode}, {found[0].cache} caches, {versus.count(len(found), 'layer')}", loc="left")
+        axes.set_title(f"{mode}, hot caches, {versus.count(len(found), 'layer')}", loc="left")
         _axes_of_profile(axes, top)
     grid[0].set_ylabel("share of layers")
     return figure
-
-
-def profile_panels(every: Sequence[Group]) -> list[tuple[str, list[Group]]]:
-    """(heading, groups): each mode with hot caches, on a GPU planned calls with flushed ones of each batch."""
-    if versus.on_gpu(every):
-        return versus.by_batch(versus.condition(every, "planned", "flushed"))
-    return [(mode, found) for mode in verdicts.MODES if (found := versus.condition(every, mode, "hot"))]
 
 
 def slowdowns(found: Sequence[Group], name: str) -> list[float]:
@@ -213,7 +207,8 @@ def _curve(axes: Axes, ratios: list[float], layers: int, top: float, look: Look,
 
 def _axes_of_profile(axes: Axes, top: float) -> None:
     axes.set(xscale="log", xlim=(1, top), ylim=(0, 1))
-    axes.xaxis.set_major_locator(FixedLocator([t for t in (1, 1.2, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32) if t <= top]))
+    between = (1.2, 1.5) if top <= 16 else ()
+    axes.xaxis.set_major_locator(FixedLocator([t for t in (1, *between, 2, 3, 4, 6, 8, 12, 16, 24, 32) if t <= top]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}{units.X}"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
