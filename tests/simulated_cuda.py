@@ -198,7 +198,7 @@ def test_bad_input_says_what_is_wrong():
     transposed = tconv_bench.conv_transpose1d
     with pytest.raises(ValueError, match="weight is on device 1, but x is on device 0"):
         transposed(Speaker(X), Speaker(W, 1))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="x has dtype complex128, but on CUDA must be one of float32, float64"):
+    with pytest.raises(TypeError, match="x has dtype complex128, but on CUDA must be one of float16, float32, float64"):
         transposed(Speaker(X.astype(complex)), Speaker(W))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="weight has dtype float32, but must have x's dtype, float64"):
         transposed(Speaker(X), Speaker(W.astype("float32")))  # type: ignore[arg-type]

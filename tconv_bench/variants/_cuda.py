@@ -22,7 +22,7 @@ from tconv_bench.jit_cuda import Kernel
 from tconv_bench.problem import Problem
 from tconv_bench.registry import Variant
 
-DTYPES = ("float32", "float64")
+DTYPES = ("float16", "float32", "float64")
 CHUNK_BYTES = 256 * 2**20  # stretched images or columns held at once; those of one image where they alone are more
 MOST_ELEMENTS = 2**31 - 1  # of an array: kernels divide 32-bit integers
 
@@ -38,7 +38,7 @@ class CudaVariant(Variant):
 
     def supports(self, problem: Problem) -> Literal[True] | str:
         if problem.dtype not in DTYPES:
-            return f"on CUDA {' and '.join(DTYPES)} are served, and this problem is {problem.dtype}; use device='cpu'"
+            return f"on CUDA {', '.join(DTYPES)} are served, and this problem is {problem.dtype}; use device='cpu'"
         largest = max(map(prod, (problem.x_shape, problem.weight_shape, problem.out_shape)))
         if largest > MOST_ELEMENTS:
             return f"an array would have {largest:,} elements, more than {MOST_ELEMENTS:,}; split the batch"
@@ -52,6 +52,16 @@ class CudaVariant(Variant):
 
     def one_shot(self, problem: Problem, weight: Any, bias: Any, x: Any, out: Any, stream: Any = 0) -> None:
         self.run(self.prepare(problem, weight, bias, stream), x, out, stream)
+
+
+def real(dtype: str) -> str:
+    """The dtype of sums."""
+    return jit_cuda.summed_in(dtype)
+
+
+def real_bytes(problem: Problem) -> int:
+    """Bytes of a sum."""
+    return np.dtype(real(problem.dtype)).itemsize
 
 
 def flat(array: Any) -> Any:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from tconv_bench import jit_cuda
 from tconv_bench.convolution_matrix import entries, forget_patterns, index_dtype, row_pointers, transposed_matrix
-from tconv_bench.jit_cuda import REAL, Kernel, cuda
+from tconv_bench.jit_cuda import OUT, REAL, Kernel, cuda
 from tconv_bench.problem import Problem
 from tconv_bench.ptx import divide, fma, shared
 from tconv_bench.registry import Variant, variant
@@ -213,24 +213,24 @@ def _spmm(indptr, indices, data, bias, x, out, rows, columns, row_pixels, images
         if r < rows:
             at, end = np.int64(indptr[r]) + lane, np.int64(indptr[r + 1])
             while at < end:
-                value, column = data[np.uint64(at)], np.uint64(indices[np.uint64(at)])
-                s0 = fma(value, x[column], s0)
+                value, column = REAL(data[np.uint64(at)]), np.uint64(indices[np.uint64(at)])
+                s0 = fma(value, REAL(x[column]), s0)
                 if images > 1:
-                    s1 = fma(value, x[column + np.uint64(columns)], s1)
+                    s1 = fma(value, REAL(x[column + np.uint64(columns)]), s1)
                 if images > 2:
-                    s2 = fma(value, x[column + np.uint64(2 * columns)], s2)
+                    s2 = fma(value, REAL(x[column + np.uint64(2 * columns)]), s2)
                 if images > 3:
-                    s3 = fma(value, x[column + np.uint64(3 * columns)], s3)
+                    s3 = fma(value, REAL(x[column + np.uint64(3 * columns)]), s3)
                 at += LANES
         to = warp * 4 * LANES + lane
         partial[to], partial[to + LANES], partial[to + 2 * LANES], partial[to + 3 * LANES] = s0, s1, s2, s3
         cuda.syncthreads()
         if r < rows:
             for image in range(lane, images, LANES):
-                total = bias[divide(r, row_pixels)[0]]
+                total = REAL(bias[divide(r, row_pixels)[0]])
                 for i in range(LANES):
                     total += partial[(warp * 4 + image) * LANES + i]
-                out[image * rows + r] = total
+                out[image * rows + r] = OUT(total)
         cuda.syncthreads()
 
 
