@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -40,16 +42,19 @@ def gpu_check(
     from tconv_bench import comparison_page, report
     from tconv_bench.gpu_check import preflight, session, summary
 
-    sentence = preflight.missing(dry=dry_run, cudnn=cudnn)
+    begun = os.environ.pop(preflight.STARTED, "")
+    before = time.time()
+    sentence = "" if begun else preflight.missing(dry=dry_run, cudnn=cudnn)
     if sentence:
         raise ValueError(sentence)
+    spent = 0.0 if dry_run else time.time() - float(begun or before)
     named = session.cases(layers.read(layers_file or layers.DEFAULT))
     with tempfile.TemporaryDirectory(prefix="tconv-gpu-dry-run-") as scratch:
         site: session.Site = session.DryRun() if dry_run else session.OnGpu()
         path = Path(scratch) / "rows.jsonl" if dry_run else rows or session.ROWS
         if output is not None and not dry_run:
             report.check_folder(output)
-        run = session.Session(site, path, minutes=minutes, cudnn=cudnn, tests=tests)
+        run = session.Session(site, path, minutes=minutes, spent=spent, cudnn=cudnn, tests=tests)
         done = suite.Progress(0)
         try:
             with shown() as show:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tconv_bench import measure, reference, units
+from tconv_bench.gpu_check import kernels
 from tconv_bench.problem import Problem
 
 WIDTH = 0.03  # of a median's 95 % interval, as a part of it, that ends the sampling
@@ -129,16 +130,24 @@ class Lab:
         return {"machine": device.facts(), "versions": device.versions(), "cudnn": device.cudnn(), "free": device.free_bytes()}
 
     def compile(self, method: str) -> dict[str, Any]:
-        """Compile a method's kernels, or those around a measurement for ""."""
-        from tconv_bench.gpu_check import kernels
+        """Compile a method's kernels, or those around a measurement for "", without which nothing can be measured.
 
-        start = self.clock()
-        if method:
-            self.device.compile(self.device.kernels_of(method), DTYPE)
-        else:
+        A kernel that does not compile is none that every layer needs; all of a method's are an error.
+        """
+        if not method:
             self.device.compile(kernels.KERNELS, DTYPE)
             self.device.compile([kernels.FOLD, kernels.FMA], "float64")
-        return {"seconds": self.clock() - start}
+            return {"failed": []}
+        failed = []
+        wanted = list(self.device.kernels_of(method))
+        for kernel in wanted:
+            try:
+                self.device.compile([kernel], DTYPE)
+            except Exception as error:
+                failed.append(_line(error))
+        if len(failed) == len(wanted):
+            raise RuntimeError(failed[0])
+        return {"failed": failed}
 
     def ceilings(self) -> dict[str, Any]:
         """The device's limits, as ``tconv_bench.ceilings`` writes them."""

@@ -14,14 +14,17 @@ if __name__ == "__main__":  # no module of ours shadows the library's
 
 import importlib.metadata
 import importlib.util
+import re
 import subprocess
+import time
 from collections.abc import Callable
 
+STARTED = "TCONV_BENCH_GPU_CHECK_STARTED"  # when this script was, for the command that follows it: its time counts too
 OLDEST = (3, 10)
 PACKAGES = {  # import name -> what pip calls it
     "numpy": "numpy",
     "numba": "numba",
-    "numba_cuda": "numba-cuda",
+    "numba_cuda": "'numba-cuda[cu13]>=0.30.4,<0.31'",
     "scipy": "scipy",
     "matplotlib": "matplotlib",
     "PIL": "pillow",
@@ -67,10 +70,10 @@ def missing(*, dry: bool = False, cudnn: bool = True, run: Callable[[str], str] 
             f"Python is {sys.version.split()[0]}, but must be {'.'.join(map(str, OLDEST))} or newer: make gpu-check PYTHON=..."
         )
     left_out = (DRY if dry else frozenset()) | (frozenset() if cudnn else frozenset({"torch"}))
-    absent = [name for module, name in PACKAGES.items() if module not in left_out and not _installed(module)]
+    absent = [module for module in PACKAGES if module not in left_out and not _installed(module)]
     if absent:
         return (
-            f"{sys.executable} lacks {', '.join(absent)}: pip install {' '.join(absent)}, or name another Python: "
+            f"{sys.executable} lacks {', '.join(absent)}: pip install {' '.join(PACKAGES[name] for name in absent)}, or name another Python: "
             "make gpu-check PYTHON=..." + ("; PyTorch can be done without: GPU_CHECK=--no-cudnn" if "torch" in absent else "")
         )
     error = run("import numba")
@@ -122,19 +125,28 @@ def _run(program: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     except subprocess.TimeoutExpired:
         return "no answer within 120 s"
-    lines = done.stderr.strip().splitlines()
-    return "" if done.returncode == 0 else (lines[-1].strip() if lines else f"it ended with code {done.returncode}")
+    return "" if done.returncode == 0 else last_words(done.stderr) or f"it ended with code {done.returncode}"
 
 
-def main(arguments: list[str]) -> int:
-    """Say what is missing on the standard error; 2 if something is."""
-    if "--help" in arguments or "-h" in arguments:
-        return 0
+def last_words(said: str) -> str:
+    """What a Python that failed said of its last exception, in a line."""
+    lines = [line.strip() for line in said.strip().splitlines()]
+    last = max((at for at, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception|Warning)\b", line)), default=-1)
+    return " ".join(line for line in lines[last:] if line.strip(":- "))[:300]
+
+
+def main(arguments: list[str]) -> None:
+    """Say what is missing on the standard error, with status 2; where nothing is, this process becomes the command."""
+    started = time.time()
     sentence = missing(dry="--dry-run" in arguments, cudnn="--no-cudnn" not in arguments)
-    if sentence:
+    if sentence and not {"--help", "-h"} & set(arguments):
         print(f"gpu-check: {' '.join(sentence.split())}", file=sys.stderr)
-    return 2 if sentence else 0
+        sys.exit(2)
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "tconv_bench.cli", "gpu-check", *arguments]
+    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path, STARTED: str(started)})
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -262,9 +262,11 @@ class Result:
 class Session:
     """One run; rows are appended to ``path`` as soon as an item is done."""
 
-    def __init__(self, site: Site, path: Path, *, minutes: float = MINUTES, cudnn: bool = True, tests: bool = True):
+    def __init__(
+        self, site: Site, path: Path, *, minutes: float = MINUTES, spent: float = 0.0, cudnn: bool = True, tests: bool = True
+    ):
         self.site, self.path, self.cudnn, self.with_tests = site, path, cudnn, tests
-        self.started = site.clock()
+        self.started = site.clock() - spent
         self.total = 60 * minutes
         self.link: Link | None = None
         self.facts: dict[str, Any] = {}
@@ -305,6 +307,7 @@ class Session:
             self._open()
             self._take_up(stored)
             if tests is not None:
+                self._compile_meanwhile()
                 self._note_tests(tests.finish(max(1.0, min(self.left, TEST_SHARE * self.total))))
             progress.current = "the device's limits"
             on_progress(progress)
@@ -333,6 +336,12 @@ class Session:
             self.no_cudnn = self.facts["cudnn"]
 
     no_cudnn = ""
+
+    def _compile_meanwhile(self) -> None:
+        """While the tests have the device, the processor compiles what will be measured."""
+        for method in dict.fromkeys([MAIN, *registry.methods("cuda")]):
+            if self.left > (1 - TEST_SHARE) * self.total - PAGE_SECONDS:
+                self._compile(method)
 
     def _take_up(self, stored: Sequence[Measurement]) -> None:
         """Rows that an earlier run on this GPU left, with these sources and engines, need no measuring."""
