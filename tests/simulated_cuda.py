@@ -21,7 +21,9 @@ from tests.problems import NAMED, PROBLEMS, integer_data, poisoned
 
 ON_GPU = os.environ.get("TCONV_BENCH_ON_DEVICE") == "1"
 assert ON_GPU or os.environ.get("NUMBA_ENABLE_CUDASIM") == "1", "run by test_cuda.py, which sets NUMBA_ENABLE_CUDASIM"
-simulator_alone = pytest.mark.skipif(ON_GPU, reason="host memory or a host function stands for the device's: the simulator alone")
+simulator_alone = pytest.mark.skipif(
+    ON_GPU, reason="host memory or a host function stands for the device's: the simulator alone"
+)
 
 METHODS = registry.methods("cuda")
 all_methods = pytest.mark.parametrize("method", METHODS)

@@ -1,8 +1,8 @@
 """The GPU: memory, launches and events, through Numba and PyTorch; thin, for it first runs on a machine rented by the minute.
 
 Everything is on the default stream, Numba's and PyTorch's alike (CUDA's legacy one), so one pair of events times either. A
-sample is one call after a kernel has written over all of the L2 cache. That kernel takes long enough for the host to have queued
-the call meanwhile, so that what is timed is the device's work, not Python's; where it was not, the sample says so.
+sample is one call after a kernel has written over all of the L2 cache. That kernel takes long enough for the host to queue the
+call meanwhile, so that what is timed is the device's work, not Python's; where it was not, the sample says so.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ TESTS = "gpu-tests"  # the suite of rows that say how a test ended
 BASIC_SECONDS = 4.0  # that one call of a basic variant may take
 NEIGHBOURS = 6  # layers, cheapest first, by the slowest of which the next one is predicted
 ITEM_SECONDS = 40.0  # after which an answer is no longer waited for
+RESTART_SECONDS = 15.0  # that have to be left for starting that process anew
 SAMPLE_SECONDS = (0.03, 0.4)  # least and most per entrant
 SKIPPED = "skipped: "
 ROWS = Path(".compare/gpu.jsonl")
@@ -507,7 +508,7 @@ class Session:
 
     def _failed(self, error: WorkerError) -> str:
         text = str(error)
-        if self.left <= 0 and text.startswith("no answer"):
+        if self.left < RESTART_SECONDS and text.startswith("no answer"):
             return f"{SKIPPED}the time was up while it ran"
         return f"failed: {text}"
 
@@ -531,8 +532,8 @@ class Session:
     def _restart(self) -> None:
         assert self.link is not None
         self.link.end()
-        if self.left <= 0:
-            raise WorkerError("no answer: the time was up")
+        if self.left < RESTART_SECONDS:
+            raise WorkerError("no answer: too little time was left to start its process anew")
         self.link = self.site.link()
         self.link.ask("open", min(90.0, max(0.1, self.left)))
 

@@ -106,7 +106,11 @@ def _multiply(g, tables, x, weight, bias, out, rows, row_blocks, pixel_blocks, p
                     total = REAL(bias[group * c_out + tables[np.uint64(1 + r * ROW_FIELDS)]])
                     for t in range(tables[np.uint64(of_phase + 1)]):
                         of_tap = 1 + rows * ROW_FIELDS + phases * PHASE_FIELDS + (first_entry + t) * TAP_FIELDS
-                        iz, iy, ix = jz_of + tables[np.uint64(of_tap)], jy_of + tables[np.uint64(of_tap + 1)], jx_of + tables[np.uint64(of_tap + 2)]
+                        iz, iy, ix = (
+                            jz_of + tables[np.uint64(of_tap)],
+                            jy_of + tables[np.uint64(of_tap + 1)],
+                            jx_of + tables[np.uint64(of_tap + 2)],
+                        )
                         if 0 <= iz < g.iz and 0 <= iy < g.iy and 0 <= ix < g.ix:
                             from_x = (n * g.c_in + group * c_in) * plane + (iz * g.iy + iy) * g.ix + ix
                             from_weight = weight_at + t * chunks * (BK * BM) + e // BN
@@ -147,7 +151,11 @@ def _multiply(g, tables, x, weight, bias, out, rows, row_blocks, pixel_blocks, p
         if steps > 0:
             if left == 0:
                 for q in range(PIXELS):
-                    iz, iy, ix = z[q] + tables[np.uint64(tap_at)], y[q] + tables[np.uint64(tap_at + 1)], fx[q] + tables[np.uint64(tap_at + 2)]
+                    iz, iy, ix = (
+                        z[q] + tables[np.uint64(tap_at)],
+                        y[q] + tables[np.uint64(tap_at + 1)],
+                        fx[q] + tables[np.uint64(tap_at + 2)],
+                    )
                     x_at[q] = pixel_at[q] + tables[np.uint64(tap_at + 3)] + skipped * (BK * plane)
                     left_c[q] = 0
                     if 0 <= iz < g.iz and 0 <= iy < g.iy and 0 <= ix < g.ix:
