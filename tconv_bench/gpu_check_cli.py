@@ -70,8 +70,8 @@ def gpu_check(
         folder = Path(scratch) / "page" if dry_run else output or Path("reports") / f"{folder_name(run.facts)}-comparison"
         try:
             page = comparison_page.write(result.rows, folder, title=title(run.facts, dry_run))
-        except (ValueError, OSError) as error:
-            say(f"no page: {error}")
+        except Exception as error:  # the rows are kept and the table is still to be printed
+            say(f"no page: {type(error).__name__}: {error}")
         else:
             size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             kept = "drawn and deleted again" if dry_run else str(page)
@@ -80,12 +80,10 @@ def gpu_check(
             out.print(f"rows: {path}", markup=False, soft_wrap=True)
         seconds = f"{result.seconds:.0f} invented seconds" if dry_run else f"{result.seconds:.0f} s and the page"
         head = "DRY RUN: nothing was measured, every number below is invented" if dry_run else "gpu-check"
+        wrong = [row for row in result.rows if row.note.startswith("wrong")]
+        for row in wrong:
+            say(f"{row.label}, {row.method}: {row.note}")
         out.print(summary.table(result.rows, f"{head} ({seconds})"))
-        if dry_run:
-            say("a dry run: nothing was measured, and neither rows nor a page were kept")
-    wrong = [row for row in result.rows if row.note.startswith("wrong")]
-    for row in wrong:
-        say(f"{row.label}, {row.method}: {row.note}")
     if wrong or (result.tests is not None and result.tests.failed):
         raise typer.Exit(FAILED)
 

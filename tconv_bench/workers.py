@@ -44,7 +44,7 @@ class WorkerProcess:
     """One process with a package tree on its path; ``ask`` sends a request and waits for its answer."""
 
     def __init__(self, tree: Path, threads: int, *, timeout: float = TIMEOUT, command: Sequence[str] | None = None):
-        environment = os.environ | ALLOCATOR | {name: str(threads) for name in _THREADS}
+        environment = os.environ | ({} if command else ALLOCATOR) | {name: str(threads) for name in _THREADS}
         environment["TCONV_BENCH_WISDOM"] = ""  # "auto" is judged by what every user has: the predictions
         environment["PYTHONPATH"] = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.timeout = timeout

@@ -79,7 +79,10 @@ class Gpu:
     def cudnn(self) -> str:
         """Why cuDNN can't take part; "" where it can."""
         answer = peers.get("cudnn").available()
-        return "" if answer is True else str(answer)
+        if answer is not True:
+            return str(answer)
+        importlib.import_module("torch").cuda.init()  # before it is handed memory that Numba allocated
+        return ""
 
     def rehearsed(self, problem: Problem) -> Problem:
         """What is computed in a problem's place: itself."""
@@ -220,7 +223,7 @@ class Gpu:
 
     def _flush(self) -> None:
         if self.buffer is None:
-            size = min(max(2 * int(self.device.L2_CACHE_SIZE), 2**26), self.free_bytes() // 8)
+            size = max(2**20, min(max(2 * int(self.device.L2_CACHE_SIZE), 2**26), self.free_bytes() // 8))
             self.buffer, self.value = self.empty(size // 16 * 4, "float32"), self.upload(np.ones(1, np.float32))
         if not self.passes:
             self._write_over()

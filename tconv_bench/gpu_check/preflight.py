@@ -72,10 +72,10 @@ def missing(*, dry: bool = False, cudnn: bool = True, run: Callable[[str], str] 
     left_out = (DRY if dry else frozenset()) | (frozenset() if cudnn else frozenset({"torch"}))
     absent = [module for module in PACKAGES if module not in left_out and not _installed(module)]
     if absent:
-        return (
-            f"{sys.executable} lacks {', '.join(absent)}: pip install {' '.join(PACKAGES[name] for name in absent)}, or name another Python: "
-            "make gpu-check PYTHON=..." + ("; PyTorch can be done without: GPU_CHECK=--no-cudnn" if "torch" in absent else "")
-        )
+        install = " ".join(PACKAGES[name] for name in absent)
+        without = "; PyTorch can be done without: GPU_CHECK=--no-cudnn" if "torch" in absent else ""
+        other = "or name another Python: make gpu-check PYTHON=..."
+        return f"{sys.executable} lacks {', '.join(absent)}: pip install {install}, {other}{without}"
     error = run("import numba")
     if error:
         return f"Numba {_version('numba')} does not load with NumPy {_version('numpy')} ({error}): {_older_numpy()}"

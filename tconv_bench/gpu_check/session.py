@@ -2,9 +2,9 @@
 
 The order is that of importance: tests, limits, ``phase`` beside cuDNN on every layer with one image, then with 64, then cuDNN
 with TF32, then the basic variants, cheap layers first. Each stage has a share of the time that is left when it begins, each
-item of it a limit after which the process that has the device is ended and started anew; what did not fit is taken up again at the
-end if there is time, and else stands in the rows with its reason. A basic variant is not begun where what it took on smaller
-layers says that it would take too long.
+item of it a limit after which the process that has the device is ended and started anew; what did not fit is taken up again
+at the end if there is time, and else stands in the rows with its reason. A basic variant is not begun where what it took on
+smaller layers says that it would take too long.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Protocol
 
 from tconv_bench import ceilings, jit, layers, machine, peers, registry, store, units, verdicts
-from tconv_bench.gpu_check.lab import Lab
+from tconv_bench.gpu_check.lab import LOST, Lab
 from tconv_bench.gpu_check.standin import Clock, StandIn, Trouble
 from tconv_bench.gpu_check.tests_on_device import Outcome, TestRun
 from tconv_bench.problem import Problem
@@ -116,11 +116,14 @@ class _Process:
 
     def ask(self, op: str, limit: float, **values: Any) -> dict[str, Any]:
         self.process.timeout = max(0.1, limit)
-        return self.process.ask(op, **values)
+        try:
+            return self.process.ask(op, **values)
+        except WorkerError as error:
+            if str(error).startswith(LOST):
+                self.process.end()
+            raise
 
     def alive(self) -> bool:
-        if self.process.alive:
-            sleep(0.05)  # one that has given its last answer ends at once
         return self.process.alive
 
     def end(self) -> None:
@@ -158,7 +161,7 @@ class _Rehearsal:
             self.clock.now, self.running = end, False
             raise WorkerError(f"no answer within {limit:.0f} s")
         if "error" in answer:
-            self.running = not answer.get("dead")
+            self.running = not str(answer["error"]).startswith(LOST)
             raise WorkerError(answer["error"])
         return answer
 
