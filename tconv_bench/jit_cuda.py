@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.metadata import version
 from types import FunctionType
 from typing import Any
 
@@ -69,6 +70,32 @@ def processors() -> int:
 def stream_at(handle: int) -> Any:
     """The stream that another library made; 0, the default one, for 0 and in the simulator, which has no other."""
     return numba_cuda().external_stream(handle) if handle and not simulated() else 0
+
+
+def wait_for(stream: Any, handle: int) -> None:
+    """Let a stream wait for what was put on another library's stream so far."""
+    if not simulated():
+        event = numba_cuda().event(timing=False)
+        event.record(stream_at(handle))
+        event.wait(stream)
+
+
+def device_name() -> str:
+    """The current device: its name, compute capability and multiprocessors."""
+    if simulated():
+        return "Numba's simulator"
+    device = numba_cuda().get_current_device()
+    name = device.name.decode() if isinstance(device.name, bytes) else str(device.name)
+    return f"{name}, compute capability {'.'.join(map(str, device.compute_capability))}, {processors()} multiprocessors"
+
+
+@cache
+def compiler() -> str:
+    """What compiles the kernels: versions of numba-cuda and of CUDA."""
+    if simulated():
+        return f"numba {numba.__version__}"
+    major, minor = numba_cuda().runtime.get_version()
+    return f"numba-cuda {version('numba-cuda')}, CUDA {major}.{minor}"
 
 
 @dataclass(frozen=True)
