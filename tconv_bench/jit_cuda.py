@@ -12,7 +12,7 @@ import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from types import FunctionType
 from typing import Any
@@ -213,13 +213,7 @@ def resources(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> Resour
     Raises:
         ImportError: numba-cuda or a part of the CUDA toolkit is not installed.
     """
-    from cuda.core import Linker, LinkerOptions, ObjectCode
-
-    major, minor = capability
-    options = LinkerOptions(arch=f"sm_{major}{minor}", link_time_optimization=True, verbose=True)
-    linker = Linker(ObjectCode.from_ltoir(_code(kernel, dtype, capability, "ltoir")), options=options)
-    linker.link("cubin")
-    log = linker.get_info_log()
+    log = _linked(kernel, dtype, capability)[1]
     found = [
         re.search(pattern, log)
         for pattern in (r"Used (\d+) registers", r"(\d+) bytes stack", r"(\d+) bytes spill stores", r"(\d+) bytes smem")
@@ -227,6 +221,23 @@ def resources(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> Resour
     if any(match is None for match in found[:3]):
         raise RuntimeError(f"the linker's log of {kernel.name} does not say what it takes: {log}")
     return Resources(*(int(match[1]) if match else 0 for match in found))
+
+
+def machine_code(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> bytes:
+    """A kernel's code for a processor, linked as it is when it is launched there; for a disassembler."""
+    return _linked(kernel, dtype, capability)[0]
+
+
+@lru_cache(64)
+def _linked(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> tuple[bytes, str]:
+    """A kernel's code, and the linker's log."""
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+
+    major, minor = capability
+    options = LinkerOptions(arch=f"sm_{major}{minor}", link_time_optimization=True, verbose=True)
+    linker = Linker(ObjectCode.from_ltoir(_code(kernel, dtype, capability, "ltoir")), options=options)
+    code = linker.link("cubin").code
+    return code, linker.get_info_log()
 
 
 def ptx(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> str:

@@ -394,7 +394,7 @@ def test_measured_methods_are_remembered_for_this_gpu_alone(tmp_path: Path, monk
     count = len(asked)
     again = tconv_bench.plan(W, X.shape, **sizes)
     assert (again.method, again.reason, len(asked)) == ("matmul", "remembered", count)
-    assert "measured 1 s" in repr(again)
+    assert "measured 1.00 s" in repr(again)
     assert_array_equal(again(X), EXPECTED)
     assert_array_equal(tconv_bench.conv_transpose1d(X, W, stride=2, device="cuda"), EXPECTED)
     assert tconv_bench.plan(W, X.shape, stride=2).reason != "remembered"  # the CPU's wisdom is another

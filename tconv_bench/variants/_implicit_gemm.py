@@ -303,7 +303,7 @@ def _add_parts(parts, out, size, count):
         at += threads
 
 
-PACK = Kernel(_pack, "geometry i32[] T[] R[] i64 i64 i64 i64 i64 i64 i64")
+PACK = Kernel(_pack, "geometry i32[] T[] R[] i64 i64 i64 i64 i64 i64 i64 i64")
 ADD_PARTS, ADD_PARTS_WIDE = (Kernel(_add_parts, "R[] O[] i64 i64", wide=wide) for wide in (False, True))
 
 
