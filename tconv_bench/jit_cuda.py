@@ -12,7 +12,8 @@ import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
+from importlib.metadata import version
 from types import FunctionType
 from typing import Any
 
@@ -69,6 +70,32 @@ def processors() -> int:
 def stream_at(handle: int) -> Any:
     """The stream that another library made; 0, the default one, for 0 and in the simulator, which has no other."""
     return numba_cuda().external_stream(handle) if handle and not simulated() else 0
+
+
+def wait_for(stream: Any, handle: int) -> None:
+    """Let a stream wait for what was put on another library's stream so far."""
+    if not simulated():
+        event = numba_cuda().event(timing=False)
+        event.record(stream_at(handle))
+        event.wait(stream)
+
+
+def device_name() -> str:
+    """The current device: its name, compute capability and multiprocessors."""
+    if simulated():
+        return "Numba's simulator"
+    device = numba_cuda().get_current_device()
+    name = device.name.decode() if isinstance(device.name, bytes) else str(device.name)
+    return f"{name}, compute capability {'.'.join(map(str, device.compute_capability))}, {processors()} multiprocessors"
+
+
+@cache
+def compiler() -> str:
+    """What compiles the kernels: versions of numba-cuda and of CUDA."""
+    if simulated():
+        return f"numba {numba.__version__}"
+    major, minor = numba_cuda().runtime.get_version()
+    return f"numba-cuda {version('numba-cuda')}, CUDA {major}.{minor}"
 
 
 @dataclass(frozen=True)
@@ -187,13 +214,7 @@ def resources(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> Resour
     Raises:
         ImportError: numba-cuda or a part of the CUDA toolkit is not installed.
     """
-    from cuda.core import Linker, LinkerOptions, ObjectCode
-
-    major, minor = capability
-    options = LinkerOptions(arch=f"sm_{major}{minor}", link_time_optimization=True, verbose=True)
-    linker = Linker(ObjectCode.from_ltoir(_code(kernel, dtype, capability, "ltoir")), options=options)
-    linker.link("cubin")
-    log = linker.get_info_log()
+    log = _linked(kernel, dtype, capability)[1]
     found = [
         re.search(pattern, log)
         for pattern in (r"Used (\d+) registers", r"(\d+) bytes stack", r"(\d+) bytes spill stores", r"(\d+) bytes smem")
@@ -201,6 +222,23 @@ def resources(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> Resour
     if any(match is None for match in found[:3]):
         raise RuntimeError(f"the linker's log of {kernel.name} does not say what it takes: {log}")
     return Resources(*(int(match[1]) if match else 0 for match in found))
+
+
+def machine_code(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> bytes:
+    """A kernel's code for a processor, linked as it is when it is launched there; for a disassembler."""
+    return _linked(kernel, dtype, capability)[0]
+
+
+@lru_cache(64)
+def _linked(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> tuple[bytes, str]:
+    """A kernel's code, and the linker's log."""
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+
+    major, minor = capability
+    options = LinkerOptions(arch=f"sm_{major}{minor}", link_time_optimization=True, verbose=True)
+    linker = Linker(ObjectCode.from_ltoir(_code(kernel, dtype, capability, "ltoir")), options=options)
+    code = linker.link("cubin").code
+    return code, linker.get_info_log()
 
 
 def ptx(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> str:

@@ -153,6 +153,17 @@ def fma(a, b, c):
     return a * b + c
 
 
+def _emit_afresh(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    kinds = ir.FunctionType(ir.IntType(64), [ir.IntType(64)])
+    return builder.asm(kinds, "mov.b64 $0, $1;", "=l,l", args, True)
+
+
+@instruction(lambda value: types.int64(types.int64), _emit_afresh)
+def afresh(value):
+    """The same integer, from which the compiler computes anew what follows, instead of keeping that in registers until then."""
+    return value
+
+
 _READS = {16: ("b16", "=h", ir.IntType(16)), 32: ("f32", "=f", ir.FloatType()), 64: ("f64", "=d", ir.DoubleType())}
 
 

@@ -32,6 +32,7 @@ CLOCK = 1.7e9
 BANDWIDTH, CACHE_BANDWIDTH = 3.3e12, 5.5e12
 SCHEDULERS, REGISTERS, WARPS, SHARED_BYTES, BLOCKS = 4, 65536, 64, 227 * 1024, 32
 LATENCY = 900  # cycles from a step's read to its store
+READ = 60  # cycles of a read that hits the first or second cache, half of them hidden
 LAUNCH = 3e-6  # seconds
 RATES = {"float16": 1, "float32": 1, "float64": 2}  # cycles of a warp's multiply-add: a processor has half as many for float64
 
@@ -102,13 +103,14 @@ class Tile(NamedTuple):
 
 SINGLE = (
     Tile(128, 128, 8, 8, 8, 8, 4),
-    Tile(128, 64, 16, 8, 8, 8, 4),
+    Tile(128, 64, 8, 8, 8, 8, 4),
     Tile(64, 128, 8, 8, 8, 8, 4),
     Tile(64, 64, 8, 8, 8, 8, 4),
     Tile(32, 128, 8, 8, 8, 8, 4),
     Tile(128, 32, 8, 8, 4, 8, 4),
     Tile(128, 16, 8, 8, 4, 4, 8),
     Tile(16, 256, 8, 4, 8, 8, 4),
+    Tile(4, 128, 8, 4, 4, 32, 1),
 )
 DOUBLE = (Tile(64, 64, 8, 8, 4, 8, 4), Tile(128, 16, 8, 8, 4, 4, 8), Tile(16, 128, 8, 4, 4, 8, 4))
 SIMULATED = (Tile(16, 8, 2, 8, 4, 2, 1), Tile(8, 16, 2, 4, 4, 2, 2))  # few threads, each of which takes the simulator 2 ms
@@ -120,31 +122,32 @@ class Phases(NamedTuple):
     first: int  # output of pixel 0 and row 0, may be negative
     pixels: int
     fold: int  # phases that are rows
-    taps: list[tuple[tuple[int, ...], int]]  # per shift of the input: the tap of each row
+    taps: list[tuple[tuple[int, ...], int]]  # per shift of the input: the tap of each row, -1 where it has none
 
 
 def separate(i: int, k: int, s: int, p: int, d: int, o: int) -> list[Phases]:
     """The phases of one axis: how many outputs each has, and the taps that can reach one of them from inside the input."""
-    phases = []
-    for phase in range(min(s, o)):
-        pixels = -(-(o - phase) // s)
-        shifts = [divmod(phase + p - tap * d, s) for tap in range(k)]
-        taps = [((tap,), shift) for tap, (shift, off) in enumerate(shifts) if off == 0 and -pixels < shift < i]
-        phases.append(Phases(phase, pixels, 1, taps))
-    return phases
+    return [_phases(phase, -(-(o - phase) // s), 1, i, k, s, p, d) for phase in range(min(s, o))]
 
 
 def folded(i: int, k: int, s: int, p: int, d: int, o: int) -> list[Phases]:
-    """The phases of one axis as rows of one, where all read the same inputs; else ``separate``.
+    """The phases of one axis as rows of one: output ``s*j + phase - off``, with the ``off`` that needs the fewest shifts.
 
-    They do where the kernel's size is a multiple of the stride: output ``s*j + phase - p % s`` reads, with tap ``phase + s*t``,
-    input ``j - t + p // s``.
+    Where the kernel's size is a multiple of the stride, and it is not dilated, every row has a tap for every shift.
     """
-    if s == 1 or d != 1 or k % s:
+    if s == 1:
         return separate(i, k, s, p, d, o)
-    pixels = -(-(o + p % s) // s)
-    reached = [t for t in range(k // s) if -pixels < p // s - t < i]
-    return [Phases(-(p % s), pixels, s, [(tuple(phase + s * t for phase in range(s)), p // s - t) for t in reached])]
+    found = [_phases(-off, -(-(o + off) // s), s, i, k, s, p, d) for off in range(s)]
+    return [min(found, key=lambda phases: (len(phases.taps), phases.pixels))]
+
+
+def _phases(first: int, pixels: int, fold: int, i: int, k: int, s: int, p: int, d: int) -> Phases:
+    taps: dict[int, list[int]] = {}
+    for row, tap in product(range(fold), range(k)):
+        shift, off = divmod(first + row + p - tap * d, s)
+        if off == 0 and -pixels < shift < i:
+            taps.setdefault(shift, [-1] * fold)[row] = tap
+    return Phases(first, pixels, fold, [(tuple(rows), shift) for shift, rows in sorted(taps.items(), reverse=True)])
 
 
 @dataclass(frozen=True)
@@ -172,13 +175,15 @@ class Cut:
 
 
 def cuts(problem: Problem) -> list[Cut]:
-    """The ways to see a problem's phases: apart, and as rows where that is another one."""
+    """The ways to see a problem's phases: apart, and some axes' as rows."""
     g = problem.geometry
     axes = list(zip(g[4:7], g[7:10], g[10:13], g[13:16], g[16:19], g[19:22]))
     found = [Cut(problem, _ordered([separate(*sizes) for sizes in axes]))]
-    rows = Cut(problem, _ordered([folded(*sizes) for sizes in axes]))
-    if rows.fold > 1 and rows.rows <= MOST_ROWS:
-        found.append(rows)
+    c_out = problem.c_out // problem.groups
+    for rows in range(2, -1, -1):  # x alone, then y and x, then all
+        strides = prod(g[10 + rows : 13])
+        if g[10 + rows] > 1 and c_out * strides <= MOST_ROWS:
+            found.append(Cut(problem, _ordered([(folded if axis >= rows else separate)(*s) for axis, s in enumerate(axes)])))
     return found
 
 
@@ -191,15 +196,15 @@ def _ordered(axes: list[list[Phases]]) -> tuple[Any, ...]:
 class Layout(NamedTuple):
     """How a problem is cut up.
 
-    ``tables`` holds a place for the mark of a weight that is not finite; per row its channel, where it lies in the output and its
-    phase along z, y and x; per phase its first tap, taps, pixels along z, y and x, first output along z, y and x, and rows' phases
-    along z, y and x; per tap its shift along z, y and x, and what they come to in x. ``order`` holds the tap numbers, row's phase
-    after row's phase, of every tap of every phase.
+    ``tables`` holds, per row, its channel, where it lies in the output and its phase along z, y and x; per phase its first tap,
+    taps, pixels along z, y and x, first output along z, y and x, and rows' phases along z, y and x; per tap its shift along z, y
+    and x, and what they come to in x; and from ``order_at`` on, per tap, the number in the kernel for each of the rows' phases,
+    -1 where that has none.
     """
 
     tile: Tile
     tables: NDArray[np.int32]
-    order: NDArray[np.int32]
+    order_at: int
     rows: int
     fold: int
     row_blocks: int
@@ -220,6 +225,22 @@ class Layout(NamedTuple):
     def blocks(self) -> int:
         """Blocks of the launch."""
         return self.row_blocks * self.pixel_blocks * self.splits * self.groups * self.phases
+
+
+def seconds_of(problem: Problem, processors: int, products: float, slots: float, chain: float, moved: float) -> float:
+    """Predicted seconds of a kernel without tiles: a launch, and the longest of three.
+
+    Args:
+        problem: for its dtype.
+        processors: of the GPU.
+        products: multiply-adds of all threads.
+        slots: instructions that a thread issues for each.
+        chain: multiply-adds of a thread, each of which waits for its reads.
+        moved: bytes to and from memory.
+    """
+    lanes = processors * SCHEDULERS * 32
+    issued = products * (slots - 1 + RATES[problem.dtype]) / lanes
+    return LAUNCH + max(issued / CLOCK, chain * READ / CLOCK, moved / BANDWIDTH * 132 / min(processors, 132))
 
 
 def cost(cut: Cut, tile: Tile, splits: int, processors: int) -> float:
@@ -293,12 +314,12 @@ def tabulate(problem: Problem, cut: Cut, tile: Tile, splits: int, seconds: float
     for z, y, x in cut.phases:
         first = len(taps)
         for (kz, tz), (ky, ty), (kx, tx) in product(z.taps, y.taps, x.taps):
-            order += [(a * g.ky + b) * g.kx + c for a, b, c in product(kz, ky, kx)]
+            order += [-1 if min(k) < 0 else (k[0] * g.ky + k[1]) * g.kx + k[2] for k in product(kz, ky, kx)]
             taps.append((tz, ty, tx, (tz * g.iy + ty) * g.ix + tx))
         phases.append((first, len(taps) - first, z.pixels, y.pixels, x.pixels, z.first, y.first, x.first, *fold))
     most = max(pixels for pixels, _ in cut.sizes)
-    tables = np.concatenate([np.array(part, np.int32).reshape(-1) for part in ([0], rows, phases, taps or [(0,) * TAP_FIELDS])])
+    parts = [np.array(part, np.int32).reshape(-1) for part in (rows, phases, taps, order or [-1])]
     return Layout(
-        tile, tables, np.array(order or [0], np.int32), cut.rows, cut.fold, -(-cut.rows // tile.BM), max(1, -(-most // tile.BN)),
-        len(phases), len(taps), -(-g.c_in // g.groups // tile.BK), splits, g.groups, seconds,
+        tile, np.concatenate(parts), sum(map(len, parts[:3])), cut.rows, cut.fold, -(-cut.rows // tile.BM),
+        max(1, -(-most // tile.BN)), len(phases), len(taps), -(-g.c_in // g.groups // tile.BK), splits, g.groups, seconds,
     )  # fmt: skip

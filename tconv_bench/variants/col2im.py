@@ -33,7 +33,7 @@ from tconv_bench.problem import Problem
 from tconv_bench.ptx import divide
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import rank_k
-from tconv_bench.variants import _blocks, _costs, _cuda, _implicit_gemm, _native
+from tconv_bench.variants import _blocks, _costs, _cuda, _implicit_gemm, _native, _tiles
 from tconv_bench.variants._launch import BIAS_AT, WEIGHT_AT
 from tconv_bench.variants._native import SIZES_AT, Work
 
@@ -262,6 +262,13 @@ class Col2imCuda(_cuda.CudaVariant):
         phases = _cuda.on_device(_cuda.phase_taps(problem), stream)
         product = _implicit_gemm.prepare(gemm, weight, zeros, stream)
         return problem, product, phases, _cuda.bias_or_zeros(problem, bias, stream)
+
+    def estimate(self, problem: Problem) -> float:
+        gemm = _product(problem)
+        columns = prod(gemm.out_shape) * _cuda.real_bytes(problem)
+        added = problem.batch * problem.c_out * problem.meetings
+        each = _tiles.seconds_of(problem, jit_cuda.processors(), added, 9, problem.taps, 2 * columns)
+        return -(-problem.batch // gemm.batch) * (_implicit_gemm.estimate(gemm) + each) if problem.batch else _tiles.LAUNCH
 
     def run(self, state: Any, x: Any, out: Any, stream: Any = 0) -> None:
         problem, product, phases, bias = state

@@ -30,7 +30,7 @@ from tconv_bench.problem import Geometry, Problem
 from tconv_bench.ptx import divide, fma
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import rank_k
-from tconv_bench.variants import _blocks, _costs, _cuda, _native
+from tconv_bench.variants import _blocks, _costs, _cuda, _native, _tiles
 from tconv_bench.variants._launch import BIAS_AT, WEIGHT_AT
 from tconv_bench.variants._native import SIZES_AT
 
@@ -218,6 +218,10 @@ class DirectCuda(_cuda.CudaVariant):
     def _state(self, problem: Problem, weight: Any, bias: Any, stream: Any) -> Any:
         phases = _cuda.on_device(_cuda.phase_taps(problem), stream)
         return problem, phases, weight, bias
+
+    def estimate(self, problem: Problem) -> float:
+        products, depth = _cuda.products(problem), _cuda.depth(problem)
+        return _tiles.seconds_of(problem, jit_cuda.processors(), products, 9, depth, problem.min_bytes)
 
     def run(self, state: Any, x: Any, out: Any, stream: Any = 0) -> None:
         problem, phases, weight, bias = state

@@ -33,7 +33,7 @@ from tconv_bench.problem import Geometry, Problem
 from tconv_bench.ptx import divide, fma
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import rank_k
-from tconv_bench.variants import _blocks, _costs, _cuda, _implicit_gemm, _native
+from tconv_bench.variants import _blocks, _costs, _cuda, _implicit_gemm, _native, _tiles
 from tconv_bench.variants._launch import BIAS_AT, WEIGHT_AT
 from tconv_bench.variants._native import SIZES_AT
 
@@ -190,6 +190,7 @@ class ScatterAdd(Variant):
         return min(_blocks.threads(), _tasks(g, t)) * problem.itemsize * (t.channels * t.phase_pixels * g.sx * t.rows + row)
 
 
+ATOMIC_BYTES = 32  # that an atomic addition costs of a cache's bandwidth: a sector
 ATOMIC = 0  # given where the kernel is compiled
 
 
@@ -243,6 +244,7 @@ STAMP, STAMP_ATOMICALLY = (
 class ScatterAddCuda(_cuda.CudaVariant):
     """All stamps at once, added atomically."""
 
+    depends_on_run = True
     kernels = (FILL, STAMP_ATOMICALLY, _implicit_gemm.ADD_PARTS)
 
     def prepare(self, problem: Problem, weight: Any, bias: Any, stream: Any = 0) -> Any:
@@ -256,6 +258,14 @@ class ScatterAddCuda(_cuda.CudaVariant):
         self._put_down(problem, x, weight, sums, stream)
         if sums is not out:
             _implicit_gemm.ADD_PARTS.stride_over(problem.dtype, out.size, stream, sums, out, out.size, 1)
+
+    def estimate(self, problem: Problem) -> float:
+        stamps = problem.batch * problem.c_out * problem.meetings
+        return self._seconds(problem, 2 * ATOMIC_BYTES * stamps + problem.min_bytes)
+
+    def _seconds(self, problem: Problem, moved: float) -> float:
+        products, depth = _cuda.products(problem), problem.c_in // problem.groups
+        return _tiles.LAUNCH + _tiles.seconds_of(problem, jit_cuda.processors(), products, 9, depth, moved)
 
     def _put_down(self, problem: Problem, x: Any, weight: Any, out: Any, stream: Any) -> None:
         # A launch counts its stamps with 32 bits.
@@ -291,7 +301,13 @@ class ScatterAddCuda(_cuda.CudaVariant):
 class ScatterAddDeterministicCuda(ScatterAddCuda):
     """The stamps of one tap at a time."""
 
+    depends_on_run = False
     kernels = (FILL, STAMP, _implicit_gemm.ADD_PARTS)
+
+    def estimate(self, problem: Problem) -> float:
+        stamps = problem.batch * problem.c_out * problem.meetings
+        moved = 2 * _cuda.real_bytes(problem) * stamps + problem.min_bytes
+        return problem.taps * _tiles.LAUNCH + self._seconds(problem, moved)
 
     def _put_down(self, problem: Problem, x: Any, weight: Any, out: Any, stream: Any) -> None:
         per_tap = problem.batch * problem.c_out * problem.in_pixels

@@ -30,7 +30,7 @@ from tconv_bench.jit_cuda import OUT, Kernel, cuda
 from tconv_bench.problem import Geometry, Problem
 from tconv_bench.ptx import divide
 from tconv_bench.registry import Variant, variant
-from tconv_bench.variants import _blocks, _costs, _cuda, _implicit_gemm, _native
+from tconv_bench.variants import _blocks, _costs, _cuda, _implicit_gemm, _native, _tiles
 from tconv_bench.variants._native import SIZES_AT, Work
 
 # Fitted to the 105 rows of reports/zen4-2core (two threads): times are off by a factor of 1.28 (geometric spread).
@@ -173,6 +173,12 @@ class ZeroInsertionCuda(_cuda.CudaVariant):
     def prepare(self, problem: Problem, weight: Any, bias: Any, stream: Any = 0) -> Any:
         own_bias = _cuda.bias_or_zeros(problem, bias, stream)
         return problem, _implicit_gemm.prepare(_stretched_problem(problem), weight, own_bias, stream)
+
+    def estimate(self, problem: Problem) -> float:
+        plain = _stretched_problem(problem)
+        moved = 2 * prod(plain.x_shape) * problem.itemsize
+        each = _tiles.seconds_of(problem, jit_cuda.processors(), prod(plain.x_shape), 30, 1, moved)
+        return -(-problem.batch // plain.batch) * (_implicit_gemm.estimate(plain) + each)
 
     def run(self, state: Any, x: Any, out: Any, stream: Any = 0) -> None:
         problem, convolve = state
