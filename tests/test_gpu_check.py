@@ -220,6 +220,7 @@ def test_skipped_rows_are_tried_again_and_the_page_takes_the_newer(tmp_path: Pat
     _, result, _ = rehearse(path)
     newest = {group.label: group for group in summary.groups(result.rows)}
     assert all(name in newest[label].timed for label, name in missed if name in FLOAT32 or name == MAIN)
+    assert all({MAIN, "col2im"} <= set(group.timed) and group.spread is not None for group in newest.values())
 
 
 def test_a_device_that_does_not_open_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

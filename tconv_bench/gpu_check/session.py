@@ -412,8 +412,6 @@ class Session:
             who = list(item.who)  # what is compared was measured together
         if not who:
             return
-        if not item.who[0].peer and item.who[0].method == MAIN:
-            self.groups[item.key] = self._new_group()
         notes: dict[str, str] = {}
         answers: dict[str, dict[str, Any]] = {}
         for w in who:
