@@ -17,13 +17,27 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tconv_bench import Problem, comparison_page, jit_cuda, layers, measure, peers, readme, reference, registry, report, store
+from tconv_bench import (
+    Problem,
+    comparison_page,
+    jit_cuda,
+    layers,
+    measure,
+    peers,
+    readme,
+    reference,
+    registry,
+    report,
+    store,
+    units,
+)
 from tconv_bench.cli import app
 from tconv_bench.gpu_check import kernels, preflight, session, standin, summary, tests_on_device
 from tconv_bench.gpu_check.session import BATCHES, FLOAT32, MAIN, PAGE_SECONDS, SKIPPED, TF32, DryRun, Session
 from tconv_bench.gpu_check.standin import Trouble
 from tconv_bench.plots import comparison
 from tconv_bench.store import Measurement
+from tconv_bench.units import X
 from tconv_bench.workers import WorkerError
 from tests.test_cuda import loops, needs_compiler
 
@@ -294,10 +308,10 @@ def test_the_table_says_which_bars_are_met_and_which_layers_lose():
     rows.append(replace(rows[0], method="col2im", control=False, median=None, samples=(), note="failed: out of memory"))
     lines = {line.what: line.reached for line in summary.lines(rows)}
     assert lines["layers on which phase has a time"] == ("2 of 2", "0 of 0")
-    assert lines["speed against cuDNN's best form, TF32 off"][0] == "0.866×, 1 won, 0 tied, 1 lost"  # sqrt(1.5 * 0.5)
-    assert lines["speed against cuDNN's best form, TF32 on"] == ("0.250× over 1", "–")
+    assert lines["speed against cuDNN's best form, TF32 off"][0] == f"0.866{X}, 1 won, 0 tied, 1 lost"  # sqrt(1.5 * 0.5)
+    assert lines["speed against cuDNN's best form, TF32 on"] == (f"0.250{X} over 1", units.NONE)
     assert lines["FMA peak reached where arithmetic binds"][0] == "50%, 0 of 1 reach it; least 50% (A)"
-    assert lines["direct: times as long as phase"][0] == "4.50× over 1 of 2"
+    assert lines["direct: times as long as phase"][0] == f"4.50{X} over 1 of 2"
     assert lines["entrants without a time"][0] == "1 failed"
     assert summary.losing(rows)[0] == "Below 1.0x at N=1, cuDNN's time / ours: B 0.50."
     assert summary.losing(rows)[1] == "Below 1.0x at N=64, cuDNN's time / ours: none."
