@@ -124,6 +124,23 @@ def _emit_shared(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     return array._getvalue()
 
 
+def _emit_add_atomically(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    kind, (array, at, value) = signature.args[0], args
+    place = builder.gep(context.make_array(kind)(context, builder, array).data, [at])
+    place = builder.addrspacecast(builder.bitcast(place, ir.IntType(8).as_pointer()), ir.PointerType(ir.IntType(8), 1))
+    bits = kind.dtype.bitwidth
+    kinds = ir.FunctionType(ir.VoidType(), [place.type, value.type])
+    builder.asm(kinds, f"red.global.add.f{bits} [$0], $1;", f"l,{'f' if bits == 32 else 'd'}", [place, value], True)
+    return context.get_dummy_value()
+
+
+@instruction(lambda array, at, value: types.none(array, types.uint64, array.dtype), _emit_add_atomically)
+def add_atomically(array, at, value):
+    """Add to an element that other threads add to; Numba's own is invalid for compute capability 10.0 with CUDA 12."""
+    with _first:
+        array[at] += value
+
+
 _first = Lock()
 
 

@@ -30,7 +30,7 @@ from tconv_bench import jit_cuda
 from tconv_bench.jit import kernel
 from tconv_bench.jit_cuda import REAL, Kernel, cuda
 from tconv_bench.problem import Geometry, Problem
-from tconv_bench.ptx import divide, fma
+from tconv_bench.ptx import add_atomically, divide, fma
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import rank_k
 from tconv_bench.variants import _blocks, _costs, _cuda, _implicit_gemm, _native, _tiles
@@ -220,7 +220,7 @@ def _stamp(g, first_tap, taps, x, weight, out):
                 w_at += c_out * all_taps
             to = ((n * g.c_out + co) * g.oz + oz) * g.oy * g.ox + oy * g.ox + ox
             if ATOMIC:
-                cuda.atomic.add(out, to, total)
+                add_atomically(out, np.uint64(to), total)
             else:
                 out[np.uint64(to)] += total
         at += threads
