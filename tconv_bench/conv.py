@@ -469,16 +469,22 @@ def _axes(letter: str, ndim: int) -> str:
     return ", ".join(f"{letter}{axis}" for axis in "DHW"[3 - ndim :])
 
 
-def checked_array(value: ArrayLike, name: str, dtype: np.dtype[Any] | None = None, owner: str = "x") -> NDArray[Any]:
-    """``value`` as an array of a dtype that is served; of ``owner``'s dtype, in any byte order, where that is given."""
+def checked_array(
+    value: ArrayLike,
+    name: str,
+    dtype: np.dtype[Any] | None = None,
+    owner: str = "x",
+    allowed: tuple[str, ...] = ARRAY_DTYPES,
+) -> NDArray[Any]:
+    """``value`` as an array of an allowed dtype; of ``owner``'s dtype, in any byte order, where that is given."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(value)")
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise TypeError(f"{name} can't be read as an array: {error}") from None
-    if array.dtype.name not in ARRAY_DTYPES:
-        raise TypeError(f"{name} has dtype {array.dtype}, but must be one of {', '.join(ARRAY_DTYPES)}")
+    if array.dtype.name not in allowed:
+        raise TypeError(f"{name} has dtype {array.dtype}, but must be one of {', '.join(allowed)}")
     if dtype is not None and array.dtype.newbyteorder("=") != dtype.newbyteorder("="):
         raise TypeError(f"{name} has dtype {array.dtype}, but must have {owner}'s dtype, {dtype}")
     return array

@@ -71,7 +71,6 @@ from tconv_bench.variants._phase_layout import (
     Layout,
     packed_length,
 )
-from tconv_bench.variants.direct import GATHER
 
 TALL = simd.TALL
 NEAR = 8192  # bytes from the weights that a tile reads to those it asks for
@@ -835,21 +834,22 @@ def _reordered(state: _State, x_last: bool, out_last: bool) -> _Work:
 class PhaseCuda(_cuda.CudaVariant):
     """One implicit GEMM per phase, all in one launch."""
 
-    kernels = (*_implicit_gemm.KERNELS, _implicit_gemm.PACK, GATHER)
+    kernels = _implicit_gemm.ALL
 
     def prepare(self, problem: Problem, weight: Any, bias: Any, stream: Any = 0) -> Any:
-        return _implicit_gemm.prepare(problem, weight, _cuda.bias_or_zeros(problem, bias, stream), stream, exact=True)
+        return _implicit_gemm.prepare(problem, weight, _cuda.bias_or_zeros(problem, bias, stream), stream)
 
     def run(self, state: Any, x: Any, out: Any, stream: Any = 0) -> None:
         _implicit_gemm.run(state, _cuda.flat(x), _cuda.flat(out), stream)
 
+    def estimate(self, problem: Problem) -> float:
+        return _implicit_gemm.estimate(problem)
+
     def describe(self, problem: Problem) -> str:
-        cut = _implicit_gemm.layout(problem)
-        tile = f"{cut.tile.BM} output channels, {cut.tile.BN} pixels"
-        return f"{cut.blocks(problem.groups)} blocks of {tile} of one of {len(cut.phases)} phases"
+        return _implicit_gemm.describe(problem)
 
     def prepared_bytes(self, problem: Problem) -> int:
-        return _implicit_gemm.prepared_bytes(problem, exact=True)
+        return _implicit_gemm.prepared_bytes(problem)
 
     def workspace_bytes(self, problem: Problem) -> int:
-        return 0
+        return _implicit_gemm.workspace_bytes(problem)
