@@ -75,7 +75,7 @@ def real(dtype: str) -> str:
 
 def real_bytes(problem: Problem) -> int:
     """Bytes of a sum."""
-    return np.dtype(real(problem.dtype)).itemsize
+    return int(np.dtype(real(problem.dtype)).itemsize)
 
 
 def products(problem: Problem) -> int:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from tconv_bench import jit_cuda, simd, units
 from tconv_bench.jit import kernel
-from tconv_bench.jit_cuda import Kernel, cuda
+from tconv_bench.jit_cuda import OUT, REAL, Kernel, cuda
 from tconv_bench.problem import Problem
 from tconv_bench.ptx import divide
 from tconv_bench.registry import Variant, variant
