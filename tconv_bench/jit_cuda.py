@@ -1,9 +1,9 @@
 """How CUDA kernels are compiled and launched: where they are first used. Nothing of CUDA is imported before.
 
 A kernel is a plain function that stands beside its CPU twin. Its free names get their values here: ``cuda``, Numba's module;
-``REAL``, the type that is summed in, ``OUT``, that of what is written, ``I32``; the constants of a tile; and the instructions of
-``tconv_bench.ptx``, as Python in the simulator (``NUMBA_ENABLE_CUDASIM=1``) and as machine code otherwise. So one function serves every dtype and tile, and a kernel can be
-compiled for a processor that is not there.
+``REAL``, the type that is summed in, ``OUT``, that of what is written, ``I32``; the constants of a tile; and the instructions
+of ``tconv_bench.ptx``, as Python in the simulator (``NUMBA_ENABLE_CUDASIM=1``) and as machine code otherwise. So one function
+serves every dtype and tile, and a kernel can be compiled for a processor that is not there.
 """
 
 from __future__ import annotations
