@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tconv_bench import conv, jit, jit_cuda, registry, units, wisdom
 from tconv_bench.plan import MEASURE, WITHIN, Plan
-from tconv_bench.problem import CUDA_DTYPES, Problem
+from tconv_bench.problem import ARRAY_DTYPES, CUDA_DTYPES, Problem
 from tconv_bench.variants._cuda import CudaVariant
 
 CUDA_MEMORY = (2, 13)  # DLPack's numbers of device and managed memory
@@ -209,7 +209,7 @@ def _current_device() -> int:
 def _checked(value: Any, name: str, dtype: Any = None) -> Any:
     """A NumPy or Numba device array of a dtype that is served, C-contiguous on a device."""
     if not is_device_array(value):
-        array: Any = conv.checked_array(value, name, allowed=(*CUDA_DTYPES, *conv.ARRAY_DTYPES))
+        array: Any = conv.checked_array(value, name, allowed=(*CUDA_DTYPES, *ARRAY_DTYPES))
     else:
         array = _view(value, name)
     if array.dtype.newbyteorder("=").name not in CUDA_DTYPES:
@@ -410,7 +410,7 @@ def predictions(problem: Problem) -> dict[str, float]:
 
 
 def candidates(predicted: dict[str, float]) -> dict[str, float]:
-    """Those of the predictions that "auto" may take: none that spreads what is not finite, or gives other sums in another run."""
+    """Those of the predictions that "auto" may take: none that spreads NaN, or gives other sums in another run."""
     refused = {name for name in predicted if _variant(name).spreads_nonfinite_weights or _variant(name).depends_on_run}
     return {name: seconds for name, seconds in predicted.items() if name not in refused}
 

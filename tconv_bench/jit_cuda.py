@@ -1,9 +1,9 @@
 """How CUDA kernels are compiled and launched: where they are first used. Nothing of CUDA is imported before.
 
 A kernel is a plain function that stands beside its CPU twin. Its free names get their values here: ``cuda``, Numba's module;
-``REAL``, the type that is summed in, ``OUT``, that of what is written, ``I32``; the constants of a tile; and the instructions of ``tconv_bench.ptx``, as Python in the simulator
-(``NUMBA_ENABLE_CUDASIM=1``) and as machine code otherwise. So one function serves every dtype and tile, and a kernel can be
-compiled for a processor that is not there.
+``REAL``, the type that is summed in, ``OUT``, that of what is written, ``I32``; the constants of a tile; and the instructions
+of ``tconv_bench.ptx``, as Python in the simulator (``NUMBA_ENABLE_CUDASIM=1``) and as machine code otherwise. So one function
+serves every dtype and tile, and a kernel can be compiled for a processor that is not there.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ class Kernel:
 
     Attributes:
         function: its Python source.
-        arguments: its parameters' types in words: "T[]" an array of the element type, "R[]" of the type that is summed in, "O[]"
-            of what is written, "i32[]" of 32-bit integers, "f64[]" of doubles, "i64" an integer, "geometry" a ``Geometry``.
+        arguments: its parameters' types in words: "T[]" an array of the element type, "R[]" of the type of sums, "O[]" of
+            what is written, "i32[]" of 32-bit integers, "f64[]" of doubles, "i64" an integer, "geometry" a ``Geometry``.
         threads: of a block, at most.
         constants: names and values that the function reads and that are known when it is compiled.
         named: how many of them tell it from its function's other kernels.
@@ -165,8 +165,12 @@ class Kernel:
         """The function with the values of its free names."""
         element, real = (numba.from_dtype(np.dtype(name)) for name in (dtype, summed_in(dtype)))
         values = {
-            "cuda": numba_cuda(), "REAL": real, "OUT": real if self.wide else element, "I32": types.int32, **dict(self.constants)
-        }  # fmt: skip
+            "cuda": numba_cuda(),
+            "REAL": real,
+            "OUT": real if self.wide else element,
+            "I32": types.int32,
+            **dict(self.constants),
+        }
         own = self.function.__globals__
         names = {"__name__": self.function.__module__, "__builtins__": own["__builtins__"]}
         for name in _names(self.function.__code__):

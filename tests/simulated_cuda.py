@@ -302,7 +302,7 @@ def test_streams_are_those_that_interfaces_name(monkeypatch: pytest.MonkeyPatch)
         call(of_x, of_weight)
         assert (used, waited) == ([stream], others)
     for bad in (0, -1, True, "7"):
-        with pytest.raises(ValueError, match="x's __cuda_array_interface__ names stream .*, but allowed are None, 1"):
+        with pytest.raises(ValueError, match=r"x's __cuda_array_interface__ names stream .*, but allowed are None, 1"):
             call(bad, None)
         with pytest.raises(ValueError, match="weight's __cuda_array_interface__ names stream"):
             call(7, bad)
@@ -364,7 +364,9 @@ def test_libraries_make_their_own_arrays_on_their_own_stream(library: str, monke
         empty=lambda shape, dtype: Array(np.full(shape, np.nan, dtype)),
     )
     Array.device = "cuda:0"  # type: ignore[assignment]
-    monkeypatch.setattr(Array, "__init__", lambda self, array: setattr(self, "array", array) or setattr(self, "dtype", array.dtype))
+    monkeypatch.setattr(
+        Array, "__init__", lambda self, array: setattr(self, "array", array) or setattr(self, "dtype", array.dtype)
+    )
     monkeypatch.setattr(Array, "__dlpack_device__", lambda self: (2, 0))
     monkeypatch.setattr(Array, "stream", 11, raising=False)
     monkeypatch.setitem(sys.modules, library, fake)

@@ -27,7 +27,8 @@ KERNELS = sorted(
     {kernel for name in registry.methods("cuda") for kernel in registry.get(name, "cuda").kernels},  # type: ignore[attr-defined]
     key=lambda kernel: kernel.name,
 )
-#: Most registers of a thread in float32 or float16, and in float64; 0 where a tile is not for these: fewer than 65536 / threads, so that blocks can share a processor.
+#: Most registers of a thread in float32 or float16, and in float64; 0 where a tile is not for these. Fewer than 65536 /
+#: threads, so that blocks can share a processor.
 REGISTERS = {
     "add_parts": (32, 32),
     "add_parts wide": (32, 32),

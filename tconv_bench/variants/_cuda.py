@@ -75,7 +75,7 @@ def real(dtype: str) -> str:
 
 def real_bytes(problem: Problem) -> int:
     """Bytes of a sum."""
-    return np.dtype(real(problem.dtype)).itemsize
+    return int(np.dtype(real(problem.dtype)).itemsize)
 
 
 def products(problem: Problem) -> int:
@@ -85,7 +85,7 @@ def products(problem: Problem) -> int:
 
 def depth(problem: Problem) -> int:
     """Multiply-adds of an output that has all of its phase's taps."""
-    return problem.c_in // problem.groups * prod(-(-k // s) for k, s in zip(problem.kernel, problem.stride))
+    return int(problem.c_in // problem.groups * prod(-(-k // s) for k, s in zip(problem.kernel, problem.stride)))
 
 
 def flat(array: Any) -> Any:

@@ -5,10 +5,10 @@
     out[o, stride*j + phase] = bias[o] + sum over the taps t of the phase, and over c, of  weight[t, c, o] * x[c, j + shift[t]]
 
 Every phase is a matrix product of its own: channels o times pixels (n, j), summed over (t, c). One launch computes all: a block
-takes one tile of one phase of one group, and its sum runs over that phase's taps alone. Or an axis' phases are one whose rows are
-(o, phase): x is then read once for all of them, and few channels fill a tile; where they don't read the same inputs (the kernel's
-size is no multiple of the stride), some weights are zeros. ``_tiles.py`` decides that, the tile, and whether the sum is cut into
-parts, whose outputs a second launch adds up in their order.
+takes one tile of one phase of one group, and its sum runs over that phase's taps alone. Or an axis' phases are one whose rows
+are (o, phase): x is then read once for all of them, and few channels fill a tile; where they don't read the same inputs (the
+kernel's size is no multiple of the stride), some weights are zeros. ``_tiles.py`` decides that, the tile, and whether a sum is
+cut into parts, whose outputs a second launch adds up in their order.
 
 Weights are packed tile after tile and step after step, ``[group][row block][tap][c block][BK][BM]``, rows and c filled up with
 zeros, so that a step's panel is read 128 bits at a time, from one address on and without a bound; x is read where it lies, with
@@ -119,7 +119,11 @@ def _multiply(g, tables, x, weight, bias, out, rows, row_blocks, pixel_blocks, p
         if steps > 0:
             if left == 0:
                 for q in range(PIXELS):
-                    iz, iy, ix = z[q] + tables[np.uint64(tap_at)], y[q] + tables[np.uint64(tap_at + 1)], fx[q] + tables[np.uint64(tap_at + 2)]
+                    iz, iy, ix = (
+                        z[q] + tables[np.uint64(tap_at)],
+                        y[q] + tables[np.uint64(tap_at + 1)],
+                        fx[q] + tables[np.uint64(tap_at + 2)],
+                    )
                     x_at[q] = pixel_at[q] + tables[np.uint64(tap_at + 3)] + skipped * (BK * plane)
                     left_c[q] = 0
                     if 0 <= iz < g.iz and 0 <= iy < g.iy and 0 <= ix < g.ix:

@@ -1,9 +1,9 @@
 """How a problem is cut into tiles on CUDA: its phases and taps, the tile, and the parts of a sum; plain Python, no GPU needed.
 
 The choice is made by ``cost``, a model of what a GPU's processors (SMs) do with the blocks: they issue instructions, one a
-cycle and scheduler; a step takes at least the time of a read from memory, which few blocks cannot hide; blocks come in waves, of
-which the last may be short; all bytes pass the second-level cache and memory. Its constants are those of an H100's data sheet and
-of the kernels' machine code, none was fitted to a measurement.
+cycle and scheduler; a step takes at least the time of a read from memory, which few blocks cannot hide; blocks come in waves,
+of which the last may be short; all bytes pass the second-level cache and memory. Its constants are an H100's data sheet's and
+those of the kernels' machine code; none was fitted to a measurement.
 
 Source: NVIDIA, CUTLASS, "Efficient GEMM in CUDA" (threadblock, warp and thread tiles; split-K); Osama et al., "Stream-K", PPoPP
 2023, section 2 (waves and their quantisation).
@@ -26,6 +26,7 @@ ROW_FIELDS, PHASE_FIELDS, TAP_FIELDS = 5, 11, 4
 MOST_ROWS = 8192  # of phases as rows: beyond, their table is larger than it saves
 MOST_SPLITS = 64
 LEAST_STEPS = 4  # of a part
+MOST_WAVES = 2  # of blocks whose sums are cut
 
 # Of an H100 or H200 (data sheets), but for the latency, which is what others measured there, and the launch.
 CLOCK = 1.7e9
@@ -197,9 +198,9 @@ class Layout(NamedTuple):
     """How a problem is cut up.
 
     ``tables`` holds, per row, its channel, where it lies in the output and its phase along z, y and x; per phase its first tap,
-    taps, pixels along z, y and x, first output along z, y and x, and rows' phases along z, y and x; per tap its shift along z, y
-    and x, and what they come to in x; and from ``order_at`` on, per tap, the number in the kernel for each of the rows' phases,
-    -1 where that has none.
+    taps, pixels along z, y and x, first output along z, y and x, and rows' phases along z, y and x; per tap its shift along z,
+    y and x, and what they come to in x; and from ``order_at`` on, per tap, its number in the kernel for each of the rows'
+    phases, -1 where that has none.
     """
 
     tile: Tile
@@ -283,8 +284,10 @@ def choose(problem: Problem, processors: int, tiles: tuple[Tile, ...] = ()) -> t
     for cut, tile in product(cuts(problem), tiles):
         chunks = -(-problem.c_in // problem.groups // tile.BK)
         longest = max(taps for _, taps in cut.sizes) * chunks
+        blocks = -(-cut.rows // tile.BM) * problem.groups * sum(-(-pixels // tile.BN) for pixels, _ in cut.sizes)
+        many = blocks > MOST_WAVES * processors * tile.resident(RATES[problem.dtype])  # parts would only cost memory
         splits = 1
-        while splits == 1 or (splits <= MOST_SPLITS and longest // splits >= LEAST_STEPS):
+        while splits == 1 or (not many and splits <= MOST_SPLITS and longest // splits >= LEAST_STEPS):
             seconds = cost(cut, tile, splits, processors)
             if best is None or seconds < best[3]:
                 best = cut, tile, splits, seconds
