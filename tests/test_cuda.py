@@ -193,6 +193,25 @@ class Capsules:
         return int(device), int(ordinal)
 
 
+def test_a_bound_stream_of_numbas_is_passed_on_as_a_number():
+    class Handle:
+        def __int__(self) -> int:
+            return 77
+
+    class Array:
+        __cuda_ndarray__ = True
+
+        def __init__(self, stream: Any):
+            self.stream = stream
+
+    class Stream:
+        handle = Handle()
+
+    for stream, number in ((Stream(), 77), (0, 0)):
+        found = gpu._library(Array(stream)).stream(Array(stream))
+        assert (type(found), found) == (int, number)
+
+
 @needs_compiler
 def test_dlpack_is_read_where_it_lies():
     array = np.arange(6.0).reshape(2, 3)[:, ::2]
@@ -230,6 +249,35 @@ def count(pattern: str, lines: list[str]) -> int:
 
 
 TILES = [("float32", tile) for tile in _tiles.SINGLE] + [("float64", tile) for tile in _tiles.DOUBLE]
+
+
+#: Tails of rows, pixels and channels, several blocks of each, empty phases, groups, crops; 1-D to 3-D.
+RAGGED = [
+    "n3_ci37_i9x11_co150_k4x4_s2x2_p1x1", "n2_ci5_i2x3_co17_k3x2_s2x1_p1x0", "n1_ci70_i2x2_co67_k3x3_s2x2_p1x1",
+    "n1_ci6_i5x7_co6_k4x2_s2x2_p3:1x0_g2", "n2_ci3_i30_co3_k5_s2_p3_d3", "n1_ci3_i3_co5_k1_s3_op1",
+    "n1_ci9_i3x4x5_co2_k2x3x2_s2x2x2_p0x1x1",
+]  # fmt: skip
+
+
+def check_tile(tile: _tiles.Tile, problem: tconv_bench.Problem) -> None:
+    """Every way to cut a problem, its sums in one part and in three, with a tile that may fit it badly."""
+    cuda = jit_cuda.numba_cuda()
+    x, weight, bias = integer_data(problem)
+    expected = reference.conv_transpose(problem, x, weight, bias)
+    for cut in _tiles.cuts(problem):
+        for splits in (1, 3):
+            found = _tiles.tabulate(problem, cut, tile, splits, 0.0)
+            out = cuda.to_device(poisoned(problem))
+            state = _implicit_gemm.prepare(problem, cuda.to_device(weight), cuda.to_device(bias), 0, found)
+            _implicit_gemm.run(state, cuda.to_device(x.reshape(-1)), out.reshape(out.size), 0)
+            np.testing.assert_array_equal(out.copy_to_host(), expected, err_msg=f"{problem}, {cut}, {splits} parts")
+
+
+@pytest.mark.skipif(bool(gpu.missing()), reason=gpu.missing())
+@pytest.mark.parametrize(("dtype", "tile"), TILES, ids=str)
+def test_every_tile_on_this_gpu(tile: _tiles.Tile, dtype: str):
+    for text in RAGGED:
+        check_tile(tile, tconv_bench.Problem.parse(f"{text}_{dtype}"))
 
 
 @needs_compiler
