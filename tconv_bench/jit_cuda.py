@@ -199,7 +199,15 @@ def _compiled_once(kernel: Kernel, dtype: str) -> Any:
     jit = numba_cuda().jit
     if simulated():
         return jit(kernel.bound(dtype))
-    return jit(types.void(*kernel.types(dtype)), launch_bounds=kernel.launch_bounds(dtype))(kernel.bound(dtype))
+    compiled = jit(types.void(*kernel.types(dtype)), launch_bounds=kernel.launch_bounds(dtype))(kernel.bound(dtype))
+    for definition in compiled.overloads.values():
+        definition.bind()  # linked and loaded now: Numba would do it, seconds long, in the first launch
+    return compiled
+
+
+def compilations() -> int:
+    """Kernels that this process has compiled so far."""
+    return _compiled_once.cache_info().misses
 
 
 @dataclass(frozen=True)

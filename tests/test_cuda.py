@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,24 @@ def test_declared_types_are_those_that_a_launch_finds():
     problem = tconv_bench.Problem.parse("n1_ci1_i2_co1_k2")
     declared = jit_cuda.Kernel(print, "geometry i64").types("float32")  # type: ignore[arg-type]
     assert declared == tuple(typeof(value, Purpose.argument) for value in (jit_cuda.sizes(problem.geometry), 5))
+
+
+@needs_compiler
+def test_a_kernel_is_linked_where_it_is_compiled(monkeypatch: pytest.MonkeyPatch):
+    done: list[str] = []
+
+    class Definition:
+        def bind(self) -> None:
+            done.append("linked")
+
+    def jit(signature: Any, **options: Any) -> Any:
+        return lambda function: done.append("compiled") or SimpleNamespace(overloads={signature: Definition()})
+
+    monkeypatch.setattr(jit_cuda, "numba_cuda", lambda: SimpleNamespace(jit=jit))
+    before, kernel = jit_cuda.compilations(), Kernel(lambda values: None, "T[]")
+    assert jit_cuda._compiled(kernel, "float32") is jit_cuda._compiled(kernel, "float32")
+    assert done == ["compiled", "linked"]
+    assert jit_cuda.compilations() == before + 1
 
 
 class Capsules:

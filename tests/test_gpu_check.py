@@ -539,9 +539,10 @@ def test_the_peak_of_numbas_memory_is_what_a_call_holds_at_once(monkeypatch: pyt
         memory_manager: Any = None
 
     monkeypatch.setattr(driver, "_memory_manager", None)
+    monkeypatch.setattr(driver, "_logger", driver.make_logger(), raising=False)  # made where the driver is initialised
     context, addresses = Context(), iter(range(4096, 2**20, 4096))
-    monkeypatch.setattr(driver.driver, "cuMemAlloc", lambda size: driver.binding.CUdeviceptr(next(addresses)), raising=False)
-    monkeypatch.setattr(driver.driver, "cuMemFree", lambda pointer: None, raising=False)
+    monkeypatch.setitem(vars(driver.driver), "cuMemAlloc", lambda size: driver.binding.CUdeviceptr(next(addresses)))
+    monkeypatch.setitem(vars(driver.driver), "cuMemFree", lambda pointer: None)
     fake = SimpleNamespace(
         current_context=lambda: context, synchronize=lambda: None, set_memory_manager=cuda.set_memory_manager
     )
