@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib.metadata import version
+from threading import Lock
 from types import FunctionType
 from typing import Any
 
@@ -129,16 +130,16 @@ class Kernel:
 
     def launch(self, dtype: str, blocks: int, stream: Any, *args: Any) -> None:
         """Run ``blocks`` blocks of ``threads`` on a stream (0: the default one)."""
-        _compiled(self, dtype)[blocks, self.threads, stream](*args)
+        _on_grid(_compiled(self, dtype), blocks, self.threads, stream)(*args)
 
     def stride_over(self, dtype: str, elements: int, stream: Any, *args: Any) -> None:
         """Run a kernel whose threads stride over so many elements."""
         blocks = -(-elements // self.threads)
         if simulated():
-            compiled = _compiled(self, dtype)[min(blocks, SIMULATED_BLOCKS), SIMULATED_THREADS, stream]
+            blocks, threads = min(blocks, SIMULATED_BLOCKS), SIMULATED_THREADS
         else:
-            compiled = _compiled(self, dtype)[min(blocks, FLAT_BLOCKS), self.threads, stream]
-        compiled(*args)
+            blocks, threads = min(blocks, FLAT_BLOCKS), self.threads
+        _on_grid(_compiled(self, dtype), blocks, threads, stream)(*args)
 
     def types(self, dtype: str) -> tuple[Any, ...]:
         """The Numba types of the arguments."""
@@ -187,6 +188,22 @@ class Kernel:
 def _names(code: Any) -> set[str]:
     nested = (part for part in code.co_consts if hasattr(part, "co_names"))
     return set(code.co_names).union(*map(_names, nested))
+
+
+def _on_grid(compiled: Any, blocks: int, threads: int, stream: Any) -> Any:
+    """A compiled kernel with its launch configuration: small problems have few blocks, which Numba would warn users about."""
+    if simulated():
+        return compiled[blocks, threads, stream]
+    settings = importlib.import_module("numba.cuda.dispatcher").config
+    with _QUIET:
+        before, settings.CUDA_LOW_OCCUPANCY_WARNINGS = settings.CUDA_LOW_OCCUPANCY_WARNINGS, 0
+        try:
+            return compiled[blocks, threads, stream]
+        finally:
+            settings.CUDA_LOW_OCCUPANCY_WARNINGS = before
+
+
+_QUIET = Lock()
 
 
 def _compiled(kernel: Kernel, dtype: str) -> Any:

@@ -198,6 +198,26 @@ def test_a_kernel_is_linked_where_it_is_compiled(monkeypatch: pytest.MonkeyPatch
     assert jit_cuda.compilations() == before + 1
 
 
+@needs_compiler
+def test_few_blocks_are_no_warning_and_numbas_setting_stays(monkeypatch: pytest.MonkeyPatch):
+    from numba.cuda.dispatcher import config
+
+    monkeypatch.setattr(config, "CUDA_LOW_OCCUPANCY_WARNINGS", 1)
+    seen = []
+
+    class Compiled:
+        def __getitem__(self, grid: tuple[Any, ...]) -> Any:
+            seen.append((grid, config.CUDA_LOW_OCCUPANCY_WARNINGS))
+            return lambda *args: seen.append(args)
+
+    monkeypatch.setattr(jit_cuda, "_compiled", lambda kernel, dtype: Compiled())
+    kernel = Kernel(print, "i64", threads=64)  # type: ignore[arg-type]
+    kernel.launch("float32", 3, 0, 5)
+    kernel.stride_over("float32", 65, 0, 6)
+    assert seen == [((3, 64, 0), 0), (5,), ((2, 64, 0), 0), (6,)]
+    assert config.CUDA_LOW_OCCUPANCY_WARNINGS == 1
+
+
 class Capsules:
     """An array that speaks DLPack alone."""
 

@@ -19,7 +19,6 @@ from tconv_bench import jit
 
 ENVIRONMENT = {
     "TCONV_BENCH_ON_DEVICE": "1",  # for tests that otherwise run in the simulator alone
-    "NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS": "0",  # tiny problems have few blocks
     "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # whatever else the machine's Python has
 }
 TESTS = (  # a process each: file, and pytest's choice of what is in it
