@@ -62,23 +62,21 @@ def gather(typingctx, source, at, places, first, out, to, count):
 
 
 @intrinsic
-def max_gathered(typingctx, source, at, places, step, taps, least, values, numbers, to, count):
-    """values[to + j] = the largest source[at + places[t*step + j]] over t < taps; numbers[to + j], its place - places[taps*step + j].
-
-    Of equal ones the first, of NaNs the last, the first of all where nothing exceeds ``least``; j < count; places are int32.
+def max_gathered(typingctx, source, at, places, step, taps, values, numbers, to, count):
+    """values[to + j] = the largest source[at + places[t*step + j]] over t < taps, and numbers[to + j] the first such place less
+    places[taps*step + j]; of NaNs the last one. j < count; places are int32; nothing else is read or written.
     """
 
     def codegen(context, builder, signature, args):
-        _, at, _, step, taps, least, _, _, to, count = args
+        _, at, _, step, taps, _, _, to, count = args
         dtype = signature.args[0].dtype
         lanes = lanes_of_places(context, dtype)
         vectors, held_type = Vectors(context, builder, dtype, lanes), Vectors(context, builder, types.int32, lanes)
         wide = Vectors(context, builder, types.int64, lanes)
         source, places, values, numbers = (
-            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2, 6, 7)
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2, 5, 6)
         )
         source, constant = builder.gep(source, [at]), vectors.constant
-        least = splat(builder, least, vectors.type)
         best, held = cgutils.alloca_once(builder, vectors.type), cgutils.alloca_once(builder, held_type.type)
 
         def largest(j, mask=None):
@@ -86,10 +84,11 @@ def max_gathered(typingctx, source, at, places, step, taps, least, values, numbe
                 place = builder.add(builder.mul(tap, step), j)
                 return held_type.memory.load(held_type.memory.address(places, place), mask)
 
-            builder.store(least, best)
-            builder.store(listed(constant(0)), held)
-            with cgutils.for_range(builder, taps) as tap:
-                place = listed(tap.index)
+            place = listed(constant(0))
+            builder.store(load_places(builder, vectors, source, place, mask), best)
+            builder.store(place, held)
+            with cgutils.for_range(builder, builder.sub(taps, constant(1))) as tap:
+                place = listed(builder.add(tap.index, constant(1)))
                 value = load_places(builder, vectors, source, place, mask)
                 larger = _exceeds(builder, dtype, value, builder.load(best))
                 builder.store(builder.select(larger, value, builder.load(best)), best)
@@ -107,7 +106,7 @@ def max_gathered(typingctx, source, at, places, step, taps, least, values, numbe
         return context.get_dummy_value()
 
     i = types.int64
-    return types.void(source, i, places, i, i, source.dtype, values, numbers, i, i), codegen
+    return types.void(source, i, places, i, i, values, numbers, i, i), codegen
 
 
 def _taken_apart(builder, vectors):
@@ -176,3 +175,67 @@ def part_channels(phases, source, at, channels, pixels, out, to, out_step, offse
         _part_channels_2(source, at, channels, pixels, out, to, out_step, offsets)
     else:
         _part_channels_4(source, at, channels, pixels, out, to, out_step, offsets)
+
+
+@intrinsic
+def max_lines(typingctx, line, at, taps, count, base, places, values, to, numbers, numbers_to, width):
+    """values[to + j] = the largest line[at + taps[2t + 1] + j] over taps t; numbers[numbers_to + j] = base + places[j] + taps[2t].
+
+    t is the first of the ``count`` taps that holds the largest value, the last NaN where there is one. taps[2t] has 31 bits;
+    j < width; nothing else is read or written.
+    """
+
+    def codegen(context, builder, signature, args):
+        _, at, _, count, base, _, _, to, _, numbers_to, width = args
+        dtype = signature.args[0].dtype
+        lanes = lanes_of_places(context, dtype)
+        vectors, counters = Vectors(context, builder, dtype, lanes), Vectors(context, builder, types.int64, lanes)
+        line, taps, places, values, numbers = (
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2, 5, 6, 8)
+        )
+        memory, constant, i32 = vectors.memory, vectors.constant, ir.IntType(32)
+        held_type = ir.VectorType(i32, lanes)
+        line, base = builder.gep(line, [at]), splat(builder, base, counters.type)
+        bests = [cgutils.alloca_once(builder, vectors.type) for _ in range(2)]
+        helds = [cgutils.alloca_once(builder, held_type) for _ in range(2)]
+
+        def largest(starts, mask=None):
+            own = list(zip(starts, bests, helds))
+
+            def meet(tap, is_first=False):
+                entry = builder.gep(taps, [builder.mul(tap, constant(2))])
+                number = splat(builder, builder.trunc(builder.load(entry), i32), held_type)
+                place = builder.load(builder.gep(entry, [constant(1)]))
+                for j, best, held in own:
+                    value = memory.load(memory.address(line, builder.add(j, place)), mask)
+                    if is_first:
+                        builder.store(value, best)
+                        builder.store(number, held)
+                        continue
+                    larger = _exceeds(builder, dtype, value, builder.load(best))
+                    builder.store(builder.select(larger, value, builder.load(best)), best)
+                    builder.store(builder.select(larger, number, builder.load(held)), held)
+
+            meet(constant(0), is_first=True)
+            with cgutils.for_range(builder, builder.sub(count, constant(1))) as tap:
+                meet(builder.add(tap.index, constant(1)))
+            for j, best, held in own:
+                memory.store(builder.load(best), memory.address(values, builder.add(to, j)), mask)
+                number = builder.add(base, counters.memory.load(memory.address(places, j), mask))
+                number = builder.add(number, builder.sext(builder.load(held), counters.type))
+                counters.memory.store(number, memory.address(numbers, builder.add(numbers_to, j)), mask)
+
+        pairs = builder.udiv(width, constant(2 * lanes))
+        with cgutils.for_range(builder, pairs) as pair:
+            j = builder.mul(pair.index, constant(2 * lanes))
+            largest([j, builder.add(j, constant(lanes))])
+        done = builder.mul(pairs, constant(2 * lanes))
+        whole = builder.and_(width, constant(-lanes))
+        with builder.if_then(builder.icmp_signed("<", done, whole)):
+            largest([done])
+        with builder.if_then(builder.icmp_signed("<", whole, width)):
+            largest([whole], first_lanes(builder, lanes, builder.sub(width, whole)))
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(line, i, taps, i, i, places, values, i, numbers, i, i), codegen

@@ -28,7 +28,8 @@ from tconv_bench import simd
 from tconv_bench.conv import _check_out
 from tconv_bench.jit import native
 from tconv_bench.problem import per_axis
-from tconv_bench.simd import as_pointer, clear, copy_grid, halve_rows, max_lines, max_window
+from tconv_bench.simd import as_pointer, clear, copy_grid, halve_rows, max_window
+from tconv_bench.simd_new import max_gathered, max_lines
 from tconv_bench.upsample._tasks import (
     ALONE,
     OTHER,
@@ -44,6 +45,8 @@ from tconv_bench.upsample._tasks import (
     share,
 )
 
+LISTED = 1024  # pixels of a plane whose windows are listed
+OUTPUTS = 256  # of several planes, listed together
 LINE = 512  # pixels of a line, where it is made of rows of several planes
 WIDE = 5  # columns of a window that are a vector of their own, where windows stand far apart
 BANDS = 32  # that few large planes are cut into
@@ -186,12 +189,18 @@ def _plan_pool(
     if inner:
         sizes, nanoseconds = [prod(shape[:-3]), *shape[-2:], *size, *kernel, *stride, *padding, shape[-3]], 2.0 * prod(shape)
         return make_call(
-            result, dtype, _inner_code(dtype.name), prod(shape[:-3]) * size[0], nanoseconds, sizes, (least,), inner=2
+            result, dtype, _inner_code(dtype.name), prod(shape[:-3]) * size[0], nanoseconds, sizes, inner=2
         )
     if kernel[1] >= WIDE and stride[1] > 2:
         sizes = [n, *shape[-2:], *size, *kernel, *stride, *padding]
         nanoseconds = prod(result) * (20 + kernel[0] * (1 + kernel[1] / 8))
         return make_call(result, dtype, _windows_code(dtype.name), n * size[0], nanoseconds, sizes, (least,))
+    if prod(shape[-2:]) <= LISTED:
+        planes = max(1, min(n, OUTPUTS // prod(size)))
+        places = _places(shape[-2:], size, kernel, stride, padding, planes)
+        nanoseconds = prod(result) * (1 + 0.4 * prod(kernel))
+        sizes = [n, prod(shape[-2:]), prod(size), prod(kernel), planes]
+        return make_call(result, dtype, _listed_code(dtype.name), -(-n // planes), nanoseconds, sizes, (places,))
     edge, pitch = _edge(size[1], kernel[1], stride[1], padding[1])
     planes = max(1, min(n, LINE // pitch))
     nanoseconds = prod(shape) + 2.0 * prod(result)
@@ -203,6 +212,48 @@ def _edge(size: int, kernel: int, stride: int, padding: int) -> tuple[int, int]:
     """(outputs whose window may begin outside, length of a phase) of a row: a phase starts with so many pixels of padding."""
     edge = -(-padding // stride)
     return edge, size + (kernel - 1 - padding) // stride + edge
+
+
+def _places(
+    shape: tuple[int, ...],
+    size: tuple[int, ...],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    planes: int,
+) -> NDArray[np.int32]:
+    """(taps + 1, outputs of some planes): where each tap reads, and at the end where the plane begins.
+
+    A tap outside of the plane reads the window's nearest pixel inside, which neither changes the largest value nor its place.
+    """
+    along = [
+        np.clip(np.arange(o)[:, None] * s - p + np.arange(k), 0, i - 1)
+        for i, o, k, s, p in zip(shape, size, kernel, stride, padding)
+    ]
+    windows = along[0].T[:, None, :, None] * shape[1] + along[1].T[None, :, None, :]
+    first = np.arange(planes) * prod(shape)
+    taps = windows.reshape(prod(kernel), 1, prod(size)) + first[:, None]
+    rows = [taps.reshape(prod(kernel), -1), np.repeat(first, prod(size))[None]]
+    return np.concatenate(rows).astype(np.int32)
+
+
+@cache
+def _listed_code(dtype: str) -> Any:
+    p = types.CPointer(from_dtype(np.dtype(dtype)))
+    return native(types.void(types.int64, types.CPointer(types.int64), p, p), _native_listed)
+
+
+def _native_listed(task, table, x, values):
+    """All outputs of some groups of small planes; the table is ``_plan_pool``'s."""
+    table = carray(table, 9)
+    n, pixels, outputs, taps, planes = table[3], table[4], table[5], table[6], table[7]
+    x, values = carray(x, n * pixels), carray(values, n * outputs)
+    indices = carray(as_pointer(table[OTHER]), n * outputs, dtype=np.int64)
+    places = carray(as_pointer(table[8]), (taps + 1) * planes * outputs, dtype=np.int32)
+    first, last = share(task, table[TASKS], (n + planes - 1) // planes)
+    for plane in range(first * planes, min(last * planes, n), planes):
+        count = min(planes, n - plane) * outputs
+        max_gathered(x, plane * pixels, places, planes * outputs, taps, values, indices, plane * outputs, count)
 
 
 @cache
@@ -259,9 +310,9 @@ def _native_pool(task, table, x, values):
                 count += 1
         base, to = top * ix - px, (m * oy + y) * ox
         if planes == 1:
-            max_lines(lines, taps, count, least, base, places, values, to, indices, to, ox)
+            max_lines(lines, 0, taps, count, base, places, values, to, indices, to, ox)
         else:
-            max_lines(lines, taps, count, least, base, places, made, 0, made_indices, 0, (together - 1) * pitch + ox)
+            max_lines(lines, 0, taps, count, base, places, made, 0, made_indices, 0, (together - 1) * pitch + ox)
             if ox < together:
                 copy_grid(made, 0, 1, pitch, values, to, 1, oy * ox, ox, together)
                 copy_grid(made_indices, 0, 1, pitch, indices, to, 1, oy * ox, ox, together)
@@ -310,25 +361,27 @@ def _inner_code(dtype: str) -> Any:
 
 def _native_inner(task, table, x, values):
     """Some pooled rows of images whose channels are innermost; the table is ``_plan_pool``'s."""
-    table = carray(table, 16)
+    table = carray(table, 15)
     n, iy, ix, oy, ox, ky, kx = table[3], table[4], table[5], table[6], table[7], table[8], table[9]
     sy, sx, py, px, channels = table[10], table[11], table[12], table[13], table[14]
     x, values = carray(x, n * iy * ix * channels), carray(values, n * oy * ox * channels)
     indices = carray(as_pointer(table[OTHER]), n * oy * ox * channels, dtype=np.int64)
-    least = carray(as_pointer(table[15]), 1, dtype=x.dtype)[0]
     taps, places = np.empty(2 * ky * kx, np.int64), np.zeros(channels, np.int64)
+    height, width = 0, 0
     first, last = share(task, table[TASKS], n * oy)
     for row in range(first, last):
         m, y = divmod(row, oy)
         top, bottom = max(y * sy - py, 0), min(y * sy - py + ky, iy)
         for j in range(ox):
-            count = 0
-            for i in range(top, bottom):
-                for k in range(max(j * sx - px, 0), min(j * sx - px + kx, ix)):
-                    taps[2 * count], taps[2 * count + 1] = i * ix + k, ((m * iy + i) * ix + k) * channels
-                    count += 1
-            to = (row * ox + j) * channels
-            max_lines(x, taps, count, least, 0, places, values, to, indices, to, channels)
+            left, right = max(j * sx - px, 0), min(j * sx - px + kx, ix)
+            if height != bottom - top or width != right - left:
+                height, width, count = bottom - top, right - left, 0
+                for i in range(height):
+                    for k in range(width):
+                        taps[count], taps[count + 1] = i * ix + k, (i * ix + k) * channels
+                        count += 2
+            at, to = ((m * iy + top) * ix + left) * channels, (row * ox + j) * channels
+            max_lines(x, at, taps, height * width, top * ix + left, places, values, to, indices, to, channels)
 
 
 def _plan_unpool(
