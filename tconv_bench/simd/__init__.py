@@ -1,0 +1,70 @@
+"""Explicit CPU vectors for Numba: the register tile under every variant.
+
+Numba's own loops keep small accumulators in memory and reach 3 GFLOP/s where the same arithmetic in registers reaches the
+machine's peak (docs: ARCHITECTURE.md, "Why a tile"). This package is the only place that emits LLVM IR.
+
+Names are taken from here; the modules behind it are cut by what they do.
+"""
+
+from tconv_bench.simd.calls import as_pointer, call_task, prefetch_to_read, prefetch_to_write, take_number
+from tconv_bench.simd.copies import clear, copy_grid, copy_rows, copy_strided, halve_rows, spread
+from tconv_bench.simd.interleaving import INTERLEAVED, copy, deinterleave, interleave
+from tconv_bench.simd.lines import sum_lines
+from tconv_bench.simd.resampling import gather_pixels, resample_rows, weigh_pixels, weigh_runs
+from tconv_bench.simd.shuffled_tiles import SHUFFLED, call_shuffle, native_shuffle
+from tconv_bench.simd.sums import CHAINS, difference_to_itself, multiply_add_chains, total
+from tconv_bench.simd.tiles import HEIGHTS, MR, NV, TALL, WIDE, call_sum_taps, native_sum_taps, rank_k, sum_taps
+from tconv_bench.simd.transposes import call_transpose, native_transpose, transpose, transpose_rows
+from tconv_bench.simd.vectors import VECTOR_BYTES, vector_bytes
+from tconv_bench.simd.windows import max_lines, max_window
+from tconv_bench.simd.winograd import combine_outputs, combine_weights, combine_window
+
+__all__ = [
+    "CHAINS",
+    "HEIGHTS",
+    "INTERLEAVED",
+    "MR",
+    "NV",
+    "SHUFFLED",
+    "TALL",
+    "VECTOR_BYTES",
+    "WIDE",
+    "as_pointer",
+    "call_shuffle",
+    "call_sum_taps",
+    "call_task",
+    "call_transpose",
+    "clear",
+    "combine_outputs",
+    "combine_weights",
+    "combine_window",
+    "copy",
+    "copy_grid",
+    "copy_rows",
+    "copy_strided",
+    "deinterleave",
+    "difference_to_itself",
+    "gather_pixels",
+    "halve_rows",
+    "interleave",
+    "max_lines",
+    "max_window",
+    "multiply_add_chains",
+    "native_shuffle",
+    "native_sum_taps",
+    "native_transpose",
+    "prefetch_to_read",
+    "prefetch_to_write",
+    "rank_k",
+    "resample_rows",
+    "spread",
+    "sum_lines",
+    "sum_taps",
+    "take_number",
+    "total",
+    "transpose",
+    "transpose_rows",
+    "vector_bytes",
+    "weigh_pixels",
+    "weigh_runs",
+]
