@@ -8,15 +8,16 @@ Names are taken from here; the modules behind it are cut by what they do.
 
 from tconv_bench.simd.calls import as_pointer, call_task, prefetch_to_read, prefetch_to_write, take_number
 from tconv_bench.simd.copies import clear, copy_grid, copy_rows, copy_strided, halve_rows, spread
-from tconv_bench.simd.interleaving import INTERLEAVED, copy, deinterleave, interleave
+from tconv_bench.simd.interleaving import INTERLEAVED, copy, deinterleave, interleave, part_channels
 from tconv_bench.simd.lines import sum_lines
+from tconv_bench.simd.places import gather
 from tconv_bench.simd.resampling import gather_pixels, resample_rows, weigh_pixels, weigh_runs
 from tconv_bench.simd.shuffled_tiles import SHUFFLED, call_shuffle, native_shuffle
 from tconv_bench.simd.sums import CHAINS, difference_to_itself, multiply_add_chains, total
 from tconv_bench.simd.tiles import HEIGHTS, MR, NV, TALL, WIDE, call_sum_taps, native_sum_taps, rank_k, sum_taps
 from tconv_bench.simd.transposes import call_transpose, native_transpose, transpose, transpose_rows
 from tconv_bench.simd.vectors import VECTOR_BYTES, vector_bytes
-from tconv_bench.simd.windows import max_lines, max_window
+from tconv_bench.simd.windows import max_gathered, max_lines, max_window
 from tconv_bench.simd.winograd import combine_outputs, combine_weights, combine_window
 
 __all__ = [
@@ -44,15 +45,18 @@ __all__ = [
     "copy_strided",
     "deinterleave",
     "difference_to_itself",
+    "gather",
     "gather_pixels",
     "halve_rows",
     "interleave",
+    "max_gathered",
     "max_lines",
     "max_window",
     "multiply_add_chains",
     "native_shuffle",
     "native_sum_taps",
     "native_transpose",
+    "part_channels",
     "prefetch_to_read",
     "prefetch_to_write",
     "rank_k",

@@ -28,8 +28,7 @@ from tconv_bench import simd
 from tconv_bench.conv import _check_out
 from tconv_bench.jit import native
 from tconv_bench.problem import per_axis
-from tconv_bench.simd import as_pointer, clear, copy_grid, halve_rows, max_window
-from tconv_bench.simd_new import max_gathered, max_lines
+from tconv_bench.simd import as_pointer, clear, copy_grid, halve_rows, max_gathered, max_lines, max_window
 from tconv_bench.upsample._tasks import (
     ALONE,
     OTHER,
@@ -188,9 +187,7 @@ def _plan_pool(
     least = np.array([-np.inf if dtype.kind == "f" else np.iinfo(dtype).min], dtype)
     if inner:
         sizes, nanoseconds = [prod(shape[:-3]), *shape[-2:], *size, *kernel, *stride, *padding, shape[-3]], 2.0 * prod(shape)
-        return make_call(
-            result, dtype, _inner_code(dtype.name), prod(shape[:-3]) * size[0], nanoseconds, sizes, inner=2
-        )
+        return make_call(result, dtype, _inner_code(dtype.name), prod(shape[:-3]) * size[0], nanoseconds, sizes, inner=2)
     if kernel[1] >= WIDE and stride[1] > 2:
         sizes = [n, *shape[-2:], *size, *kernel, *stride, *padding]
         nanoseconds = prod(result) * (20 + kernel[0] * (1 + kernel[1] / 8))

@@ -19,14 +19,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from tconv_bench import simd
 from tconv_bench.jit import native
-from tconv_bench.simd import as_pointer, clear, copy_grid, copy_rows, gather_pixels, interleave, spread
-from tconv_bench.simd_new import gather, part_channels
+from tconv_bench.simd import as_pointer, clear, copy_grid, copy_rows, gather, gather_pixels, interleave, part_channels, spread
 from tconv_bench.upsample._tasks import TASKS, Call, Sizes, apply, checked_scale, make_call, scaled, share, sizes_of
 
 NEAREST, NAILS, SHUFFLE = range(3)
 LINE = 4096  # elements of a line
 WOVEN = 8  # largest scale whose rows are woven in registers
 LISTED = 4096  # places that one table lists
+NARROW = 32  # pixels of an output row below which planes are shuffled pixel by pixel
 SHORT = 256  # elements of an output row below which a run of rows is made on one line, then cut into rows
 CLEARED = 4096  # bytes from which on the C library writes zeros faster: 48 MB in 1.6 instead of 2.3 ms
 BYTES_PER_NANOSECOND = 30.0  # written by one core
@@ -138,7 +138,17 @@ def _as_one_plane(s: Sizes) -> Sizes:
 def _call(mode: int, shape: tuple[int, ...], dtype: np.dtype[Any], s: Sizes) -> Call:
     rows = s.n * s.z * s.y * (s.sz * s.sy if mode == SHUFFLE else 1)
     nanoseconds = prod(shape) * dtype.itemsize / BYTES_PER_NANOSECOND
+    if mode == SHUFFLE and s.x * s.sx < NARROW and prod(s[1:]) <= LISTED:
+        places = _plane_places(s)
+        sizes = [s.n, len(places)]
+        return make_call(shape, dtype, _listed_code(dtype.itemsize), s.n, prod(shape) / 2, sizes, (places,))
     return make_call(shape, dtype, _code(dtype.itemsize), rows, nanoseconds, [mode, *s])
+
+
+def _plane_places(s: Sizes) -> NDArray[np.int32]:
+    """Where each pixel of an output plane stands in its channels, one after the other."""
+    channels = np.arange(prod(s[1:]), dtype=np.int32).reshape(s.sz, s.sy, s.sx, s.z, s.y, s.x)
+    return channels.transpose(3, 0, 4, 1, 5, 2).ravel()
 
 
 def _inner_call(mode: int, shape: tuple[int, ...], dtype: np.dtype[Any], scale: tuple[int, ...]) -> Call:
@@ -198,6 +208,23 @@ def _native_inner(task, table, x, out):
             else:
                 for j in range(0, ix, block):
                     gather(x, at + r * sx + j * c * phases, listed, 0, out, onto + j * sx * c, min(block, ix - j) * sx * c)
+
+
+@cache
+def _listed_code(itemsize: int) -> Any:
+    p = types.CPointer(from_dtype(np.dtype(f"u{itemsize}")))
+    return native(types.void(types.int64, types.CPointer(types.int64), p, p), _native_listed)
+
+
+def _native_listed(task, table, x, out):
+    """Some output planes, each pixel from its place; the table is ``_call``'s."""
+    table = carray(table, 6)
+    n, size = table[3], table[4]
+    x, out = carray(x, n * size), carray(out, n * size)
+    places = carray(as_pointer(table[5]), size, dtype=np.int32)
+    first, last = share(task, table[TASKS], n)
+    for plane in range(first, last):
+        gather(x, plane * size, places, 0, out, plane * size, size)
 
 
 @cache
