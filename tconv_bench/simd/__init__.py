@@ -7,7 +7,7 @@ Names are taken from here; the modules behind it are cut by what they do.
 """
 
 from tconv_bench.simd.calls import as_pointer, call_task, prefetch_to_read, prefetch_to_write, take_number
-from tconv_bench.simd.copies import clear, copy_grid, copy_rows, copy_strided, halve_rows, spread
+from tconv_bench.simd.copies import clear, copy_grid, copy_rows, copy_strided, halve_rows, spread, stamp_3x3_by_2
 from tconv_bench.simd.interleaving import INTERLEAVED, copy, deinterleave, interleave, part_channels
 from tconv_bench.simd.lines import sum_lines
 from tconv_bench.simd.places import gather
@@ -62,6 +62,7 @@ __all__ = [
     "rank_k",
     "resample_rows",
     "spread",
+    "stamp_3x3_by_2",
     "sum_lines",
     "sum_taps",
     "take_number",
