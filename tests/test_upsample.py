@@ -293,6 +293,29 @@ def test_max_pool_of_channels_that_are_innermost(kernel: Any, stride: Any, paddi
             assert np.moveaxis(up.max_pool2d(innermost(values, 2), kernel, stride, padding)[1], -3, -1).flags.c_contiguous
 
 
+@pytest.mark.parametrize("tasks", ["one", "many"])
+def test_max_unpool_of_channels_that_are_innermost(tasks: str, request: pytest.FixtureRequest):
+    if tasks == "many":
+        request.getfixturevalue("many_tasks")
+    for shape in [(3, 6, 8), (2, 20, 6, 10), (1, 700, 4, 4)]:
+        x = innermost(np.abs(normals(shape)) + 1, 2)
+        values, indices = up.max_pool2d(x, 2)
+        result = up.max_unpool2d(values, indices, 2)
+        assert_array_equal(result, definition.max_unpool(values, indices, shape[-2:]))
+        assert np.moveaxis(result, -3, -1).flags.c_contiguous
+        assert_array_equal(up.max_unpool2d(values, np.ascontiguousarray(indices, np.uint16), 2), result)
+        assert_array_equal(up.max_unpool2d(np.ascontiguousarray(values), indices, 2), result)
+        out = np.full(shape, np.nan, np.float32)
+        assert up.max_unpool2d(values, indices, 2, out=out) is out
+        assert_array_equal(out, result)
+    anywhere = np.random.default_rng(8).integers(0, 24, (2, 5, 2, 3))
+    values = innermost(normals(anywhere.shape), 2)
+    right = definition.max_unpool(values, anywhere, (4, 6))
+    assert_array_equal(up.max_unpool2d(values, innermost(anywhere, 2), 2), right)
+    with pytest.raises(ValueError, match=r"indices holds 24, but must be within 0 \.\.\. 23: the output's planes are 4 x 6"):
+        up.max_unpool2d(values, np.full(anywhere.shape, 24), 2)
+
+
 @both_alignments
 @both_kinds
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -712,4 +735,4 @@ def test_machine_code_is_shared_by_element_size():
     for dtype in ("float32", "int32", "uint32"):
         x = integers((2, 3), dtype)
         call, _ = _tasks.called(shuffles._plan_nearest, x, (2, 2))
-        assert call.table[-1] == shuffles._code(4).address
+        assert call.table[_tasks.HEAD + _tasks.CODE] == shuffles._code(4).address

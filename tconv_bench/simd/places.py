@@ -8,7 +8,7 @@ from numba.extending import intrinsic
 from tconv_bench.simd.vectors import VECTOR_BYTES, Vectors, call_llvm, first_lanes, type_suffix
 
 
-def lanes_of_places(context, dtype) -> int:
+def lanes_of_places(context, dtype):
     """How many elements a vector holds whose places are numbers of 32 bits."""
     return VECTOR_BYTES // max(4, context.get_abi_sizeof(context.get_data_type(dtype)))
 

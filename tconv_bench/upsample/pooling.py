@@ -25,7 +25,7 @@ from numba import carray, from_dtype, types
 from numpy.typing import ArrayLike, NDArray
 
 from tconv_bench import simd
-from tconv_bench.conv import _check_out
+from tconv_bench.conv import _check_out, checked_array
 from tconv_bench.jit import native
 from tconv_bench.problem import per_axis
 from tconv_bench.simd import as_pointer, clear, copy_grid, halve_rows, max_gathered, max_lines, max_window
@@ -123,16 +123,20 @@ def max_unpool2d(
     window = _pair(kernel, "kernel", 1)
     steps = window if stride is None else _pair(stride, "stride", 1)
     pads, size = _pair(padding, "padding", 0), None if output_size is None else _pair(output_size, "output_size", 1)
-    places = _as_places(indices)
-    call, array = called(_plan_unpool, x, window, steps, pads, size, True)
-    if places.shape != array.shape:
-        raise ValueError(f"indices has shape {places.shape}, but must have x's, {array.shape}")
-    _check_out(out, call.shape, call.dtype, (array, places, as_given(x), as_given(indices)))
+    given = indices if type(indices) is np.ndarray else checked_array(indices, "indices")
+    call, array = called(_plan_unpool, x, window, steps, pads, size, True, inner=2)
+    if given.shape != array.shape:
+        raise ValueError(f"indices has shape {given.shape}, but must have x's, {array.shape}")
+    places = _as_places(given if call.order is None else given.transpose(call.order))
+    shape = call.shape if call.back is None else tuple(call.shape[axis] for axis in call.back)
+    _check_out(out, shape, call.dtype, (array, places, as_given(x), as_given(indices)))
     result = np.empty(call.shape, call.dtype)
     if not call.is_empty and not run(call, array, result, places):
-        call, array = called(_plan_unpool, array, window, steps, pads, size, False)
+        call, array = called(_plan_unpool, array, window, steps, pads, size, False, inner=2)
         if not run(call, array, result, places):
-            raise _stray(np.asarray(indices), call.shape)
+            raise _stray(given, shape)
+    if call.back is not None:
+        result = result.transpose(call.back)
     if out is None:
         return result
     out[...] = result
@@ -143,8 +147,8 @@ def _pair(value: Any, name: str, least: int) -> tuple[int, ...]:
     return (value, value) if type(value) is int and value >= least else per_axis(value, 2, name, least)
 
 
-def _as_places(indices: ArrayLike) -> NDArray[np.int64]:
-    if type(indices) is np.ndarray and indices.dtype == np.int64 and indices.flags.carray:
+def _as_places(indices: NDArray[Any]) -> NDArray[np.int64]:
+    if indices.dtype == np.int64 and indices.flags.carray:
         return indices
     places = memory_of(indices, "indices")
     if places.dtype.kind == "f":
@@ -401,7 +405,11 @@ def _plan_unpool(
     n, result = prod(shape[:-2]), (*shape[:-2], *size)
     check_addressable(result, dtype)
     nanoseconds = 2 * prod(shape) + prod(result) * dtype.itemsize / 20
-    bands = max(1, min(shape[-2], BANDS // max(1, n))) if in_bands and nanoseconds > ALONE else 1
+    images = prod(shape[:-3]) if inner else n
+    bands = max(1, min(shape[-2], BANDS // max(1, images))) if in_bands and nanoseconds > ALONE else 1
+    if inner:
+        sizes = [images, *shape[-2:], *size, stride[0], padding[0], bands, shape[-3]]
+        return make_call(result, dtype, _inner_unpool_code(dtype.itemsize), images * bands, nanoseconds, sizes, inner=2)
     planes = max(1, min(n, LINE // prod(shape[-2:]))) if bands == 1 else 1
     sizes = [n, *shape[-2:], *size, stride[0], padding[0], bands, planes]
     return make_call(result, dtype, _unpool_code(dtype.itemsize), -(-n // planes) * bands, nanoseconds, sizes)
@@ -456,3 +464,44 @@ def _native_unpool(task, table, x, out):
                     for j in range(g * pixels, (g + 1) * pixels):
                         own[g * size + places[j]] = values[j]
         clear(own, filled, high - filled)
+
+
+@cache
+def _inner_unpool_code(itemsize: int) -> Any:
+    p = types.CPointer(from_dtype(np.dtype(f"u{itemsize}")))
+    return native(types.void(types.int64, types.CPointer(types.int64), p, p), _native_inner_unpool)
+
+
+def _native_inner_unpool(task, table, x, out):
+    """The same for images whose channels are innermost, in bands of all their channels; the table is ``_plan_unpool``'s."""
+    table = carray(table, 12)
+    n, iy, ix, oy, ox, sy, py, bands = table[3], table[4], table[5], table[6], table[7], table[8], table[9], table[10]
+    channels, pixels, size = table[11], iy * ix, oy * ox
+    x, out = carray(x, n * pixels * channels), carray(out, n * size * channels)
+    indices = carray(as_pointer(table[OTHER]), n * pixels * channels, dtype=np.int64)
+    together, cleared = max(1, LINE // channels), max(1, FILL // channels)
+    first_unit, last_unit = share(task, table[TASKS], n * bands)
+    for unit in range(first_unit, last_unit):
+        image, band = divmod(unit, bands)
+        top, bottom = share(band, bands, iy)
+        low = 0 if band == 0 else min(max(top * sy - py, 0), oy) * ox
+        high = size if band == bands - 1 else min(max(bottom * sy - py, 0), oy) * ox
+        own, filled = out[image * size * channels : (image + 1) * size * channels], low
+        for start in range(top * ix, bottom * ix, together):
+            count = min(together, bottom * ix - start) * channels
+            at = (image * pixels + start) * channels
+            places, values = indices[at : at + count], x[at : at + count]
+            least, largest = places[0], places[0]
+            for j in range(count):
+                least, largest = min(least, places[j]), max(largest, places[j])
+            if least < low or largest >= high:
+                table[STATUS] = 1
+                return
+            while filled <= largest:
+                until = min(high, filled + cleared)
+                clear(own, filled * channels, (until - filled) * channels)
+                filled = until
+            for pixel in range(0, count, channels):
+                for c in range(channels):
+                    own[places[pixel + c] * channels + c] = values[pixel + c]
+        clear(own, filled * channels, (high - filled) * channels)

@@ -18,7 +18,7 @@ Source: Odena, Dumoulin & Olah, "Deconvolution and checkerboard artifacts", Dist
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 from typing import Any
 
@@ -30,7 +30,7 @@ from tconv_bench.conv import checked_array, conv1d, conv2d, conv3d
 from tconv_bench.jit import native
 from tconv_bench.problem import per_axis
 from tconv_bench.simd import copy_grid, stamp_3x3_by_2
-from tconv_bench.upsample._tasks import TASKS, Call, called, make_call, run, scaled, share
+from tconv_bench.upsample._tasks import KNOWN, TASKS, Call, called, make_call, run, scaled, share
 from tconv_bench.upsample.interpolation import bicubic, bilinear
 from tconv_bench.upsample.shuffles import nearest
 from tconv_bench.upsample.transposed import conv_transpose
@@ -96,17 +96,37 @@ def resize_convolve(
             f"spatial axes as weight has of the kernel: {ndim}"
         )
     steps, dilations = per_axis(scale, ndim, "scale", 1), per_axis(dilation, ndim, "dilation", 1)
-    missing = [d * (k - 1) for d, k in zip(dilations, weights.shape[2:])]
-    padding = [(total // 2, total - total // 2) for total in missing]
-
-    # on an empty batch, what does not fit is refused before anything is resized
-    empty = np.empty((0, *scaled(image.shape, image.dtype, steps)[-ndim - 1 :]), image.dtype)
-    _CONVOLUTIONS[ndim - 1](empty, weights, bias, 1, padding, dilations, groups)
+    added = None if bias is None else checked_array(bias, "bias")
+    sizes = None if added is None else added.shape
+    _check_fit(image.shape, image.dtype, weights.shape, weights.dtype, sizes, None if added is None else added.dtype,
+               steps, dilations, groups)  # fmt: skip
     pixels = image.size // image.shape[-ndim - 1]
     if mode == "nearest" and set(dilations) == {1} and (pixels >= FEW_PIXELS or _is_native(steps, weights.shape)):
         return conv_transpose(image, stamp(weights, steps, groups), bias, steps, groups=groups)
     resized = nearest(image, steps) if mode == "nearest" else _INTERPOLATIONS[mode](image, steps, align_corners)
     return conv_transpose(resized, stamp(weights, (1,) * ndim, groups), bias, 1, dilation=dilations, groups=groups)
+
+
+@lru_cache(KNOWN, typed=True)
+def _check_fit(
+    image: tuple[int, ...],
+    dtype: np.dtype[Any],
+    weight: tuple[int, ...],
+    weight_dtype: np.dtype[Any],
+    bias: tuple[int, ...] | None,
+    bias_dtype: np.dtype[Any] | None,
+    steps: tuple[int, ...],
+    dilations: tuple[int, ...],
+    groups: int,
+) -> None:
+    """Let the convolution refuse, on an empty batch, shapes and dtypes that do not fit, before anything is resized."""
+    ndim = len(steps)
+    missing = [d * (k - 1) for d, k in zip(dilations, weight[2:])]
+    padding = [(total // 2, total - total // 2) for total in missing]
+    empty = np.empty((0, *scaled(image, dtype, steps)[-ndim - 1 :]), dtype)
+    weights = np.broadcast_to(np.zeros((), weight_dtype), weight)
+    zeros = None if bias is None else np.zeros(bias, bias_dtype)
+    _CONVOLUTIONS[ndim - 1](empty, weights, zeros, 1, padding, dilations, groups)
 
 
 def stamp(weight: NDArray[Any], scale: tuple[int, ...], groups: int = 1) -> NDArray[Any]:

@@ -148,7 +148,8 @@ def _call(mode: int, shape: tuple[int, ...], dtype: np.dtype[Any], s: Sizes) -> 
 def _plane_places(s: Sizes) -> NDArray[np.int32]:
     """Where each pixel of an output plane stands in its channels, one after the other."""
     channels = np.arange(prod(s[1:]), dtype=np.int32).reshape(s.sz, s.sy, s.sx, s.z, s.y, s.x)
-    return channels.transpose(3, 0, 4, 1, 5, 2).ravel()
+    places: NDArray[np.int32] = channels.transpose(3, 0, 4, 1, 5, 2).ravel()
+    return places
 
 
 def _inner_call(mode: int, shape: tuple[int, ...], dtype: np.dtype[Any], scale: tuple[int, ...]) -> Call:
