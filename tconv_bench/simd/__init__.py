@@ -10,7 +10,7 @@ from tconv_bench.simd.calls import as_pointer, call_task, prefetch_to_read, pref
 from tconv_bench.simd.copies import clear, copy_grid, copy_rows, copy_strided, halve_rows, spread, stamp_3x3_by_2
 from tconv_bench.simd.interleaving import INTERLEAVED, copy, deinterleave, interleave, part_channels
 from tconv_bench.simd.lines import sum_lines
-from tconv_bench.simd.places import gather
+from tconv_bench.simd.places import gather, put_channels
 from tconv_bench.simd.resampling import gather_pixels, resample_rows, weigh_pixels, weigh_runs
 from tconv_bench.simd.shuffled_tiles import SHUFFLED, call_shuffle, native_shuffle
 from tconv_bench.simd.sums import CHAINS, difference_to_itself, multiply_add_chains, total
@@ -59,6 +59,7 @@ __all__ = [
     "part_channels",
     "prefetch_to_read",
     "prefetch_to_write",
+    "put_channels",
     "rank_k",
     "resample_rows",
     "spread",

@@ -51,3 +51,28 @@ def gather(typingctx, source, at, places, first, out, to, count):
 
     i = types.int64
     return types.void(source, i, places, i, out, i, i), codegen
+
+
+@intrinsic
+def put_channels(typingctx, values, places, at, channels, pixels, out, to):
+    """out[to + places[j]*channels + c] = values[j], j = at + pixel*channels + c, for c < channels and pixel < pixels, in order.
+
+    Plain addresses, which Numba's own loop checks for negative ones.
+    """
+
+    def codegen(context, builder, signature, args):
+        _, _, at, channels, pixels, _, to = args
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        values, places, out = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 1, 5))
+        with cgutils.for_range(builder, pixels) as pixel:
+            first = builder.add(at, builder.mul(pixel.index, channels))
+            with cgutils.for_range(builder, channels) as channel:
+                number = builder.add(first, channel.index)
+                place = builder.mul(builder.load(builder.gep(places, [number])), channels)
+                place = builder.add(to, builder.add(place, channel.index))
+                value = builder.load(builder.gep(values, [number]), align=size)
+                builder.store(value, builder.gep(out, [place]), align=size)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(values, places, i, i, i, out, i), codegen

@@ -28,7 +28,7 @@ from tconv_bench import simd
 from tconv_bench.conv import _check_out, checked_array
 from tconv_bench.jit import native
 from tconv_bench.problem import per_axis
-from tconv_bench.simd import as_pointer, clear, copy_grid, halve_rows, max_gathered, max_lines, max_window
+from tconv_bench.simd import as_pointer, clear, copy_grid, halve_rows, max_gathered, max_lines, max_window, put_channels
 from tconv_bench.upsample._tasks import (
     ALONE,
     OTHER,
@@ -490,7 +490,7 @@ def _native_inner_unpool(task, table, x, out):
         for start in range(top * ix, bottom * ix, together):
             count = min(together, bottom * ix - start) * channels
             at = (image * pixels + start) * channels
-            places, values = indices[at : at + count], x[at : at + count]
+            places = indices[at : at + count]
             least, largest = places[0], places[0]
             for j in range(count):
                 least, largest = min(least, places[j]), max(largest, places[j])
@@ -501,7 +501,5 @@ def _native_inner_unpool(task, table, x, out):
                 until = min(high, filled + cleared)
                 clear(own, filled * channels, (until - filled) * channels)
                 filled = until
-            for pixel in range(0, count, channels):
-                for c in range(channels):
-                    own[places[pixel + c] * channels + c] = values[pixel + c]
+            put_channels(x, indices, at, channels, count // channels, out, image * size * channels)
         clear(own, filled * channels, (high - filled) * channels)
