@@ -7,6 +7,7 @@ Names are taken from here; the modules behind it are cut by what they do.
 """
 
 from tconv_bench.simd.calls import as_pointer, call_task, prefetch_to_read, prefetch_to_write, take_number
+from tconv_bench.simd.column_tiles import call_sum_columns, native_sum_columns, sum_columns
 from tconv_bench.simd.copies import clear, copy_grid, copy_rows, copy_strided, halve_rows, spread, stamp_3x3_by_2
 from tconv_bench.simd.interleaving import INTERLEAVED, copy, deinterleave, interleave, part_channels
 from tconv_bench.simd.lines import sum_lines
@@ -15,7 +16,7 @@ from tconv_bench.simd.resampling import gather_pixels, resample_rows, weigh_pixe
 from tconv_bench.simd.shuffled_tiles import SHUFFLED, call_shuffle, native_shuffle
 from tconv_bench.simd.sums import CHAINS, difference_to_itself, multiply_add_chains, total
 from tconv_bench.simd.tiles import HEIGHTS, MR, NV, TALL, WIDE, call_sum_taps, native_sum_taps, rank_k, sum_taps
-from tconv_bench.simd.transposes import call_transpose, native_transpose, transpose, transpose_rows
+from tconv_bench.simd.transposes import add_transposed, call_transpose, native_transpose, transpose, transpose_rows
 from tconv_bench.simd.vectors import VECTOR_BYTES, vector_bytes
 from tconv_bench.simd.windows import max_gathered, max_lines, max_window
 from tconv_bench.simd.winograd import combine_outputs, combine_weights, combine_window
@@ -30,8 +31,10 @@ __all__ = [
     "TALL",
     "VECTOR_BYTES",
     "WIDE",
+    "add_transposed",
     "as_pointer",
     "call_shuffle",
+    "call_sum_columns",
     "call_sum_taps",
     "call_task",
     "call_transpose",
@@ -54,6 +57,7 @@ __all__ = [
     "max_window",
     "multiply_add_chains",
     "native_shuffle",
+    "native_sum_columns",
     "native_sum_taps",
     "native_transpose",
     "part_channels",
@@ -64,6 +68,7 @@ __all__ = [
     "resample_rows",
     "spread",
     "stamp_3x3_by_2",
+    "sum_columns",
     "sum_lines",
     "sum_taps",
     "take_number",

@@ -134,6 +134,43 @@ def transpose_rows(source, at, row_step, rows, columns, target, to, column_step)
                 )
 
 
+@intrinsic
+def _add_transposed_block(typingctx, source, at, row_step, rows, columns, target, places, first):
+    """``add_transposed`` of at most a vector's lanes of rows and of columns."""
+
+    def codegen(context, builder, signature, args):
+        _, at, row_step, rows, columns, _, _, first = args
+        element = signature.args[0].dtype
+        vectors = Vectors(context, builder, element)
+        source, target, places = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 5, 6))
+        memory, lanes, constant = vectors.memory, vectors.lanes, vectors.constant
+        add = builder.fadd if isinstance(element, types.Float) else builder.add
+        values = []
+        for j in range(lanes):
+            row = builder.select(builder.icmp_signed("<", constant(j), rows), constant(j), constant(0))
+            values.append(memory.load(memory.address(source, builder.add(at, builder.mul(row_step, row)))))
+        for k, value in enumerate(transposed(builder, values)):
+            with builder.if_then(builder.icmp_signed("<", constant(k), columns)):
+                place = builder.load(builder.gep(places, [builder.add(first, constant(k))]))
+                place = memory.address(target, place)
+                memory.store(add(memory.load(place), value), place)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(source, i, i, i, i, target, places, i), codegen
+
+
+@njit(nogil=True)
+def add_transposed(source, at, row_step, rows, columns, target, places, first):
+    """target[places[first + k] + j] += source[at + j*row_step + k] for j < rows, k < columns; at most a vector's lanes of rows.
+
+    Whole vectors are read and written: of fewer rows, the other lanes of ``target`` get numbers that mean nothing.
+    """
+    lanes = VECTOR_BYTES // source.itemsize
+    for k in range(0, columns, lanes):
+        _add_transposed_block(source, at + k, row_step, rows, min(lanes, columns - k), target, places, first + k)
+
+
 def _native_transpose(step, width, source, at, target, places, shift, rows, written):
     transpose(step, width, carray(source, 1), at, carray(target, 1), carray(places, 1), shift, rows, written)
 

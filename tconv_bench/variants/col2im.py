@@ -8,7 +8,7 @@
 Cost: ``2 * n * c_in * c_out / groups * taps * in_pixels`` operations in the best shape for a GEMM, plus writing and reading
 ``c_out * taps * in_pixels`` columns per image, which is what hurts where the kernel is large or the channels few. Columns of
 several images are one product, so that a batch of small images fills the vectors. What Caffe, PyTorch's native path and ONNX
-Runtime do.
+Runtime do. Where pixels are few, vectors run along (o, k) instead and the columns are added up strip by strip (``_columns``).
 
 On CUDA the product is ``_implicit_gemm``'s, and each output is one thread's, which adds the columns of its phase's taps.
 
@@ -33,7 +33,7 @@ from tconv_bench.problem import Problem
 from tconv_bench.ptx import divide
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import rank_k
-from tconv_bench.variants import _blocks, _costs, _cuda, _implicit_gemm, _native
+from tconv_bench.variants import _blocks, _columns, _costs, _cuda, _implicit_gemm, _native
 from tconv_bench.variants._launch import BIAS_AT, WEIGHT_AT
 from tconv_bench.variants._native import SIZES_AT, Work
 
@@ -161,12 +161,22 @@ def _works(problem: Problem, t: _Tiling, images: int, weight: NDArray[Any], bias
 class Col2im(Variant):
     """One matrix product into columns, then overlap-add."""
 
+    serves_strided = True
+
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
+        if _columns.fits(problem):
+            return _columns.work(problem, False, _columns.pack(problem, weight), _blocks.bias_or_zeros(problem, bias))
         t = _tiling(problem)
         arrays = _pack_panels(problem, weight), _blocks.bias_or_zeros(problem, bias)
         return problem, t, *_works(problem, t, t.images, *arrays)
 
     def run(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> None:
+        if not (x.flags.c_contiguous and out.flags.c_contiguous):
+            _blocks.run_plain(self, state, x, out)
+            return
+        if isinstance(state, Work):
+            _native.run(state, x, out)
+            return
         problem, t, gemm, add = state
         cols = np.empty(problem.c_out * problem.taps * t.images * problem.in_pixels, x.dtype)
         for first in range(0, problem.batch, t.images):
@@ -176,7 +186,24 @@ class Col2im(Variant):
             _native.run(gemm, part, cols)
             _native.run(add, cols, out[first : first + t.images])
 
+    def one_shot(
+        self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None, x: NDArray[Any], out: NDArray[Any]
+    ) -> None:
+        if _columns.fits(problem):
+            if bias is None:
+                bias = np.zeros(problem.c_out, problem.dtype)
+            self.run(_columns.work(problem, True, weight.reshape(-1), bias), x, out)
+        else:
+            super().one_shot(problem, weight, bias, x, out)
+
+    def preparation_estimate(self, problem: Problem) -> float:
+        if _columns.fits(problem):
+            return _columns.seconds(problem, True) - _columns.seconds(problem, False)
+        return super().preparation_estimate(problem)
+
     def estimate(self, problem: Problem) -> float:
+        if _columns.fits(problem):
+            return _columns.seconds(problem, False)
         g, t, size = problem.geometry, _tiling(problem), problem.itemsize
         rows, c_in = g.c_out // g.groups * problem.taps, g.c_in // g.groups
         parts = -(-(-(-rows // MR)) // t.panels)
@@ -190,14 +217,20 @@ class Col2im(Variant):
         return chunks * (LAUNCH + _costs.busiest(tasks) * tasks * gemm) + (columns + slices + out) / _blocks.threads()
 
     def describe(self, problem: Problem) -> str:
+        if _columns.fits(problem):
+            return _columns.describe(problem)
         t = _tiling(problem)
         held = units.size(problem.c_out * problem.taps * t.images * problem.in_pixels * problem.itemsize)
         return f"columns of {t.images} of {problem.batch} images held at once ({held}); GEMM tasks of {t.columns} columns"
 
     def prepared_bytes(self, problem: Problem) -> int:
+        if _columns.fits(problem):
+            return problem.itemsize * (_columns.packed_elements(problem) + problem.c_out)
         return _blocks.packed_bytes(problem)
 
     def workspace_bytes(self, problem: Problem) -> int:
+        if _columns.fits(problem):
+            return _blocks.threads() * problem.itemsize * _columns.workspace_elements(problem)
         g, t = problem.geometry, _tiling(problem)
         columns = g.c_out * problem.taps * t.images * problem.in_pixels
         packed = g.c_in // g.groups * t.columns

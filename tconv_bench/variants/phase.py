@@ -25,6 +25,7 @@ as a convolutional layer?", arXiv:1609.07009; tile after Goto & van de Geijn, AC
 from __future__ import annotations
 
 from functools import cache
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -712,6 +713,8 @@ class Phase(Variant):
         # Beyond the caches, bytes come at the pace of a copy.
         found = _road(problem)
         launch = 1e-6 if found.alone else 4e-6
+        if problem.in_pixels == 1:
+            launch += 13 * prod(problem.out_shape) / _blocks.threads() / 3.1e9  # stored pixel by pixel
         bytes_take = problem.min_bytes / 28e9 if problem.min_bytes > 2**25 else 0.0
         return launch + max(float(found.cycles) / 3.1e9, bytes_take)
 
@@ -721,7 +724,8 @@ class Phase(Variant):
         found = _phase_layout.one_shot_layout(problem, _blocks.threads())
         shared = 1 if found.alone else _blocks.threads()
         more = found.cycles - _layout(problem).cycles
-        return (more + _phase_layout.preparation_cycles(found) / shared) / 3.1e9
+        bytes_take = prod(problem.weight_shape) * problem.itemsize / 22e9  # all of them, though some may meet no pixel
+        return max((more + _phase_layout.preparation_cycles(found) / shared) / 3.1e9, bytes_take)
 
     def describe(self, problem: Problem) -> str:
         if _shuffled.fits(problem):
