@@ -189,6 +189,8 @@ def _plan_pool(
         raise ValueError(f"kernel is {kernel}, but must fit into the input, which is {shape[-2:]} with padding {padding}")
     n, result = prod(shape[:-2]), (*shape[:-2], *size)
     least = np.array([-np.inf if dtype.kind == "f" else np.iinfo(dtype).min], dtype)
+    if kernel[0] * shape[-1] >= 2**31 and (inner or kernel[1] < WIDE or stride[1] <= 2):
+        raise ValueError(f"kernel is {kernel} on rows of {shape[-1]}, but a window must span fewer than 2**31 pixels")
     if inner:
         sizes, nanoseconds = [prod(shape[:-3]), *shape[-2:], *size, *kernel, *stride, *padding, shape[-3]], 2.0 * prod(shape)
         return make_call(result, dtype, _inner_code(dtype.name), prod(shape[:-3]) * size[0], nanoseconds, sizes, inner=2)
