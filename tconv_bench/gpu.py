@@ -1,29 +1,37 @@
 """``device="cuda"``: arrays of NumPy, Numba, PyTorch, CuPy and whoever speaks their protocols, in and out of the kernels.
 
 Device arrays are read through ``__cuda_array_interface__`` or, where they have only that, DLPack; nothing is copied but what is
-not C-contiguous. The result is made by the caller's own library, on its current stream, and filled there; nothing waits for it.
-NumPy arrays are copied to the device and back. Imported on first use: ``import tconv_bench`` knows nothing of CUDA.
+not C-contiguous. The result is made by the caller's own library, on its current stream, and filled there; nothing waits for it,
+but where the library's stream can't be known. Where another argument's interface names another stream, ours waits for it. NumPy
+arrays are copied to the device and back. Imported on first use: ``import tconv_bench`` knows nothing of CUDA.
+
+Streams are numbered as ``__cuda_array_interface__`` (version 3) and the array API's ``__dlpack__`` number them: 1 the legacy
+default stream, 2 the thread's own default stream, and else a ``cudaStream_t``.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import math
+import statistics
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import cache
+from functools import cache, partial
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tconv_bench import conv, jit_cuda, registry, units
-from tconv_bench.plan import Plan
-from tconv_bench.problem import Problem
-from tconv_bench.variants._cuda import DTYPES, CudaVariant
+from tconv_bench import conv, jit, jit_cuda, registry, units, wisdom
+from tconv_bench.plan import MEASURE, WITHIN, Plan
+from tconv_bench.problem import ARRAY_DTYPES, CUDA_DTYPES, Problem
+from tconv_bench.variants._cuda import CudaVariant
 
 CUDA_MEMORY = (2, 13)  # DLPack's numbers of device and managed memory
-FEW_PRODUCTS = 64  # of a pixel and tap, below which a tile would multiply mostly zeros
+LEGACY_STREAM = 1
+LEAST_CAPABILITY = (7, 0)  # what the kernels' instructions need; older processors are also those that CUDA 13 dropped
+SAMPLES, SAMPLE_SECONDS = 7, 2e-3  # of "measure"
 
 
 @cache
@@ -40,7 +48,13 @@ def missing() -> str:
         found = jit_cuda.numba_cuda().is_available()
     except Exception as error:
         return f"device 'cuda' can't be used: numba-cuda does not load ({error})"
-    return "" if found else "device 'cuda' needs an NVIDIA GPU and its driver, and none is found on this machine"
+    if not found:
+        return "device 'cuda' needs an NVIDIA GPU and its driver, and none is found on this machine"
+    device = jit_cuda.numba_cuda().get_current_device()
+    if tuple(device.compute_capability) < LEAST_CAPABILITY:
+        has, least = (".".join(map(str, numbers)) for numbers in (device.compute_capability, LEAST_CAPABILITY))
+        return f"device 'cuda' needs a GPU of compute capability {least} or later, and this one has {has}"
+    return ""
 
 
 def require() -> None:
@@ -66,6 +80,8 @@ class Library(NamedTuple):
     empty: Callable[[tuple[int, ...], Any], Any]
     contiguous: Callable[[Any], Any]
     stream: Callable[[Any], int]
+    #: Whether its stream is unknown, so that a result must be complete when it is returned.
+    waits: bool = False
 
 
 def _numba_like(shape: tuple[int, ...], like: Any) -> Any:
@@ -96,7 +112,23 @@ def _standard_like(shape: tuple[int, ...], like: Any) -> Any:
 
 
 def _stream_of_interface(array: Any) -> int:
-    return int(_interface(array, "x").get("stream") or 0)
+    """The stream that an interface of version 3 names; the legacy default one where it names none."""
+    return _named_stream(array, "x") or LEGACY_STREAM
+
+
+def _named_stream(value: Any, name: str) -> int:
+    """The stream that an array's last work was put on, as far as its interface says so; 0 where it says nothing."""
+    if not hasattr(type(value), "__cuda_array_interface__"):
+        return 0
+    stream = _interface(value, name).get("stream")
+    if stream is None:
+        return 0
+    if isinstance(stream, bool) or not isinstance(stream, int) or stream <= 0:
+        raise ValueError(
+            f"{name}'s __cuda_array_interface__ names stream {stream!r}, but allowed are None, 1 (legacy default), 2 (the "
+            "thread's default) or a stream's address; 0 is ambiguous"
+        )
+    return stream
 
 
 def _refuse(array: Any) -> Any:
@@ -108,7 +140,7 @@ _LIBRARIES = {
     "torch": Library(_torch_like, lambda array: array.contiguous(), _torch_stream),
     "cupy": Library(_cupy_like, lambda array: array.copy(order="C"), _cupy_stream),
 }
-_STANDARD = Library(_standard_like, _refuse, _stream_of_interface)
+_STANDARD = Library(_standard_like, _refuse, _stream_of_interface, waits=True)
 
 
 def _library(array: Any) -> Library:
@@ -119,12 +151,16 @@ def _library(array: Any) -> Library:
 
 def _interface(value: Any, name: str) -> dict[str, Any]:
     """``__cuda_array_interface__``, made from DLPack where there is none; TypeError for what can't be read."""
+    if getattr(value, "requires_grad", False):
+        raise TypeError(f"{name} requires grad, but gradients are not recorded here; pass {name}.detach()")
     try:
         if hasattr(type(value), "__cuda_array_interface__"):
             return dict(value.__cuda_array_interface__)
         from cuda.core.utils import StridedMemoryView
 
-        view = StridedMemoryView.from_dlpack(value, stream_ptr=-1)
+        # Whoever speaks DLPack alone lets the stream that is named wait for its own work; such arrays are computed on that one.
+        on_cuda = int(value.__dlpack_device__()[0]) in CUDA_MEMORY
+        view = StridedMemoryView.from_dlpack(value, stream_ptr=LEGACY_STREAM if on_cuda else -1)
         itemsize = view.dtype.itemsize
         return {
             "shape": tuple(view.shape),
@@ -173,11 +209,11 @@ def _current_device() -> int:
 def _checked(value: Any, name: str, dtype: Any = None) -> Any:
     """A NumPy or Numba device array of a dtype that is served, C-contiguous on a device."""
     if not is_device_array(value):
-        array: Any = conv.checked_array(value, name)
+        array: Any = conv.checked_array(value, name, allowed=(*CUDA_DTYPES, *ARRAY_DTYPES))
     else:
         array = _view(value, name)
-    if array.dtype.newbyteorder("=").name not in DTYPES:
-        raise TypeError(f"{name} has dtype {array.dtype}, but on CUDA must be one of {', '.join(DTYPES)}")
+    if array.dtype.newbyteorder("=").name not in CUDA_DTYPES:
+        raise TypeError(f"{name} has dtype {array.dtype}, but on CUDA must be one of {', '.join(CUDA_DTYPES)}")
     if dtype is not None and array.dtype.newbyteorder("=") != dtype:
         raise TypeError(f"{name} has dtype {array.dtype}, but must have x's dtype, {dtype}")
     if is_device_array(value) and not array.is_c_contiguous():
@@ -196,16 +232,25 @@ class Place(NamedTuple):
     stream: Any
 
     @classmethod
-    def of(cls, x: Any, *others: Any) -> Place:
-        """That of ``x``; ValueError where another array is on another device."""
-        device = _device_of(x) if is_device_array(x) else _current_device()
+    def of(cls, x: Any, *others: Any, planned: int | None = None) -> Place:
+        """That of ``x``, or the ``planned`` device; ValueError where another array, or x itself, is on another device."""
+        device = _device_of(x) if is_device_array(x) else planned
+        device = _current_device() if device is None else device
+        if planned not in (None, device):
+            raise ValueError(f"x is on device {device}, but the plan is on device {planned}")
         for name, other in zip(("weight", "bias", "out"), others):
             if is_device_array(other) and _device_of(other) != device:
                 raise ValueError(f"{name} is on device {_device_of(other)}, but x is on device {device}")
         if not is_device_array(x):
             return cls(None, device, 0)
         library = _library(x)
-        return cls(library, device, jit_cuda.stream_at(library.stream(x)))
+        with jit_cuda.numba_cuda().gpus[device]:
+            handle = library.stream(x)
+            stream = jit_cuda.stream_at(handle)
+            for name, other in zip(("weight", "bias", "out"), others):
+                if is_device_array(other) and (named := _named_stream(other, name)) not in (0, handle or LEGACY_STREAM):
+                    jit_cuda.wait_for(stream, named)
+        return cls(library, device, stream)
 
     def active(self) -> AbstractContextManager[Any]:
         """The device's context."""
@@ -213,7 +258,7 @@ class Place(NamedTuple):
         return context
 
     def upload(self, array: Any) -> Any:
-        """The array on the device."""
+        """The array on the device; None stays None."""
         if not isinstance(array, np.ndarray):
             return array
         native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
@@ -254,7 +299,7 @@ def conv_transpose(
         call = _Call(problem, variant, batched, place)
 
         def run(x: Any, out: Any) -> None:
-            variant.one_shot(problem, place.upload(weight), None if bias is None else place.upload(bias), x, out, place.stream)
+            variant.one_shot(problem, place.upload(weight), place.upload(bias), x, out, place.stream)
 
         return call.compute(run, x, given, out)
 
@@ -278,6 +323,8 @@ class _Call:
                 target = _view(out, "out")
             if prod(self.out_shape):
                 run(x, target)
+                if library.waits:
+                    jit_cuda.numba_cuda().synchronize()
             return out
         except Exception as error:
             explained = _explained(error, self.variant, self.problem)
@@ -307,6 +354,8 @@ class _Call:
         if not is_device_array(out):
             raise TypeError(f"out is a {type(out).__name__}, but must be an array on x's CUDA device")
         target = _view(out, "out")
+        if _is_read_only(out):
+            raise ValueError("out is read-only, but must be writable")
         if target.dtype != np.dtype(self.problem.dtype):
             raise TypeError(f"out has dtype {target.dtype}, but must have x's dtype, {self.problem.dtype}")
         if target.shape != self.out_shape:
@@ -316,6 +365,10 @@ class _Call:
         if _overlap(target, x):
             raise ValueError("out overlaps an input's memory, but must be memory of its own")
         return target
+
+
+def _is_read_only(value: Any) -> bool:
+    return not getattr(value, "__cuda_ndarray__", False) and bool(_interface(value, "out")["data"][1])
 
 
 def _overlap(first: Any, second: Any) -> bool:
@@ -349,28 +402,119 @@ def _variant(name: str) -> CudaVariant:
     return variant
 
 
-def choose(problem: Problem) -> str:
-    """The method that "auto" takes on CUDA: tiles, but where a group has so few channels that they would be mostly empty.
+def predictions(problem: Problem) -> dict[str, float]:
+    """Predicted seconds of every method that serves a problem on the current device; fastest first."""
+    entries = [_variant(name) for name in registry.methods("cuda")]
+    seconds = {entry.name: entry.estimate(problem) for entry in entries if entry.supports(problem) is True}
+    return dict(sorted(seconds.items(), key=lambda item: item[1]))
 
-    The bound was not measured: no GPU was at hand.
-    """
-    products = (problem.c_in // problem.groups) * (problem.c_out // problem.groups)
-    name = "direct" if products < FEW_PRODUCTS else "phase"
-    return name if registry.get(name, "cuda").supports(problem) is True else "direct"
+
+def candidates(predicted: dict[str, float]) -> dict[str, float]:
+    """Those of the predictions that "auto" may take: none that spreads NaN, or gives other sums in another run."""
+    refused = {name for name in predicted if _variant(name).spreads_nonfinite_weights or _variant(name).depends_on_run}
+    return {name: seconds for name, seconds in predicted.items() if name not in refused}
+
+
+def choose(problem: Problem) -> str:
+    """The method that "auto" takes: the one remembered as measured fastest on this GPU, else the one predicted fastest."""
+    allowed = candidates(predictions(problem))
+    return remembered(problem, allowed) or next(iter(allowed))
+
+
+def remembered(problem: Problem, allowed: dict[str, float]) -> str:
+    """The allowed method that was measured fastest on a GPU like the current one; "" where none was."""
+    known = wisdom.lookup(problem, gpu_key())
+    timed = {name: seconds for name, seconds in known.seconds.items() if name in allowed} if known else {}
+    return min(timed, key=lambda name: timed[name], default="")
+
+
+def gpu_key() -> str:
+    """What a choice on CUDA depends on beside the problem."""
+    return f"{jit_cuda.device_name()}, sources {jit.source_fingerprint()}, {jit_cuda.compiler()}"
+
+
+def _select(problem: Problem, method: str, allowed: dict[str, float], stream: Any) -> tuple[str, str]:
+    """The method to take and why."""
+    if method not in (conv.AUTO, MEASURE):
+        return method, "named by the caller"
+    if known := remembered(problem, allowed):
+        return known, "remembered"
+    if method == MEASURE and problem.batch:
+        times = _measured(problem, allowed, stream)
+        if times:
+            return wisdom.remember(problem, times, gpu_key()).method, "measured fastest"
+    return next(iter(allowed)), "predicted fastest"
+
+
+def _measured(problem: Problem, allowed: dict[str, float], stream: Any) -> dict[str, float]:
+    """Seconds per call of each method that may be the fastest, on random data; one that the GPU has no memory for has none."""
+    rng = np.random.default_rng(0)
+    shapes = problem.x_shape, problem.weight_shape, (problem.c_out,)
+    x, weight, bias = (
+        jit_cuda.numba_cuda().to_device(rng.standard_normal(shape, "float32").astype(problem.dtype), stream=stream)
+        for shape in shapes
+    )
+    out = jit_cuda.numba_cuda().device_array(problem.out_shape, problem.dtype, stream=stream)
+    limit = WITHIN * min(allowed.values())
+    found = {}
+    for name, seconds in allowed.items():
+        if seconds > limit and not math.isinf(seconds):
+            continue
+        try:
+            variant = _variant(name)
+            run = partial(variant.run, variant.prepare(problem, weight, bias, stream), x, out, stream)
+            found[name] = _seconds(run, stream)
+        except Exception as error:
+            if not isinstance(_explained(error, variant, problem), MemoryError):
+                raise
+    return found
+
+
+def _seconds(run: Callable[[], None], stream: Any) -> float:
+    """Median seconds per call between two events of a stream, after a warm-up; several calls where one is short."""
+    cuda = jit_cuda.numba_cuda()
+    start, end = cuda.event(), cuda.event()
+
+    def sample(calls: int) -> float:
+        start.record(stream)
+        for _ in range(calls):
+            run()
+        end.record(stream)
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3 / calls
+
+    run()  # compiled and loaded
+    calls = max(1, int(SAMPLE_SECONDS / max(sample(2), 1e-7)))
+    return statistics.median(sample(calls) for _ in range(SAMPLES))
 
 
 class CudaPlan(Plan):
     """A plan on CUDA: packed weights stay on the device; call it with arrays of any kind that ``conv_transpose2d`` takes."""
 
-    def __init__(self, call: _Call, weight: Any, bias: Any, reason: str, batched: bool):
+    def __init__(
+        self,
+        call: _Call,
+        weight: Any,
+        bias: Any,
+        reason: str,
+        batched: bool,
+        predicted: dict[str, float],
+        measured: dict[str, float],
+    ):
         self.problem, self.method, self.reason = call.problem, call.variant.name, reason
-        self.threads, self.predicted, self.measured = 0, {}, {}
+        self.threads, self.predicted, self.measured = 0, predicted, measured
         answers = {name: registry.get(name, "cuda").supports(call.problem) for name in registry.methods("cuda")}
         self.refused = {name: str(answer) for name, answer in answers.items() if answer is not True}
         self._cuda_call, self._batched, place = call, batched, call.place
-        with place.active():
-            self._state = call.variant.prepare(call.problem, weight, bias, place.stream)
+        try:
+            self._state = call.variant.prepare(call.problem, place.upload(weight), place.upload(bias), place.stream)
             jit_cuda.numba_cuda().synchronize()  # calls may come on other streams
+            return
+        except Exception as error:
+            explained = _explained(error, call.variant, call.problem)
+            if explained is None:
+                raise
+        raise explained
 
     def __call__(self, x: Any, out: Any = None) -> Any:
         """The transposed convolution of ``x`` with the plan's weights, on x's stream; see ``conv_transpose2d``.
@@ -380,9 +524,7 @@ class CudaPlan(Plan):
             TypeError: another dtype.
         """
         made = self._cuda_call
-        place = Place.of(x, None, None, out)
-        if place.device != made.place.device:
-            raise ValueError(f"x is on device {place.device}, but the plan is on device {made.place.device}")
+        place = Place.of(x, None, None, out, planned=made.place.device)
         with place.active():
             array = _checked(x, "x", np.dtype(self.problem.dtype))
             if tuple(array.shape) != made.x_shape:
@@ -395,14 +537,15 @@ class CudaPlan(Plan):
         problem, call = self.problem, self._cuda_call
         prepared, workspace = call.variant.prepared_bytes(problem), call.variant.workspace_bytes(problem)
         lines = {
-            "method": f"{self.method} on CUDA device {call.place.device} ({self.reason})",
+            "method": f"{self.method} ({self.reason})",
+            "device": f"CUDA device {call.place.device}, {jit_cuda.device_name()}",
             "arrays": f"{call.x_shape} -> {call.out_shape}, {problem.dtype}",
             "layout": call.variant.describe(problem),
             "work": f"{units.flops(problem.flops)}, at least {units.size(problem.min_bytes)} moved",
             "memory": f"{units.size(prepared)} prepared, {units.size(workspace)} workspace",
-        } | self.refused
-        width = max(map(len, lines))
-        return "\n".join([f"Plan {problem}", *(f"  {name:<{width}}  {line}" for name, line in lines.items() if line)])
+            "time": self._times(self.method),
+        }
+        return self._text(lines)
 
 
 def plan(weight: Any, input_shape: tuple[int, ...], bias: ArrayLike | None, sizes: tuple[Any, ...], method: str) -> CudaPlan:
@@ -418,9 +561,9 @@ def plan(weight: Any, input_shape: tuple[int, ...], bias: ArrayLike | None, size
                 "or 3 kernel axes"
             )
         problem, batched = conv.checked_problem(weight.ndim - 2, "input_shape", input_shape, weight, bias, sizes)
-        conv.check_method(problem, method, conv.AUTO, device="cuda")
-        auto = method == conv.AUTO
-        variant = _variant(choose(problem) if auto else method)
-        call = _Call(problem, variant, batched, place)
-        reason = "by the number of channels" if auto else "named by the caller"
-        return CudaPlan(call, place.upload(weight), None if bias is None else place.upload(bias), reason, batched)
+        conv.check_method(problem, method, conv.AUTO, MEASURE, device="cuda")
+        predicted = predictions(problem)
+        name, reason = _select(problem, method, candidates(predicted), place.stream)
+        known = wisdom.lookup(problem, gpu_key())
+        call = _Call(problem, _variant(name), batched, place)
+        return CudaPlan(call, weight, bias, reason, batched, predicted, known.seconds if known else {})

@@ -1,9 +1,9 @@
 """How CUDA kernels are compiled and launched: where they are first used. Nothing of CUDA is imported before.
 
 A kernel is a plain function that stands beside its CPU twin. Its free names get their values here: ``cuda``, Numba's module;
-``REAL``, the element type; the constants of a tile; and the instructions of ``tconv_bench.ptx``, as Python in the simulator
-(``NUMBA_ENABLE_CUDASIM=1``) and as machine code otherwise. So one function serves every dtype and tile, and a kernel can be
-compiled for a processor that is not there.
+``REAL``, the type that is summed in, ``OUT``, that of what is written, ``I32``; the constants of a tile; and the instructions
+of ``tconv_bench.ptx``, as Python in the simulator (``NUMBA_ENABLE_CUDASIM=1``) and as machine code otherwise. So one function
+serves every dtype and tile, and a kernel can be compiled for a processor that is not there.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from importlib.metadata import version
 from types import FunctionType
 from typing import Any
 
@@ -40,6 +41,8 @@ class _Later:
 
 cuda: Any = _Later("cuda")
 REAL: Any = _Later("REAL")
+OUT: Any = _Later("OUT")
+I32: Any = _Later("I32")
 
 
 def simulated() -> bool:
@@ -52,9 +55,47 @@ def numba_cuda() -> Any:
     return importlib.import_module("numba.cuda")
 
 
+def summed_in(dtype: str) -> str:
+    """The dtype that sums of a dtype's products are made in: float16 is summed in float32."""
+    return "float32" if dtype == "float16" else dtype
+
+
+def processors() -> int:
+    """Multiprocessors of the current device; those of an H100 where there is none."""
+    if simulated() or not numba_cuda().is_available():
+        return 132
+    return int(numba_cuda().get_current_device().MULTIPROCESSOR_COUNT)
+
+
 def stream_at(handle: int) -> Any:
     """The stream that another library made; 0, the default one, for 0 and in the simulator, which has no other."""
     return numba_cuda().external_stream(handle) if handle and not simulated() else 0
+
+
+def wait_for(stream: Any, handle: int) -> None:
+    """Let a stream wait for what was put on another library's stream so far."""
+    if not simulated():
+        event = numba_cuda().event(timing=False)
+        event.record(stream_at(handle))
+        event.wait(stream)
+
+
+def device_name() -> str:
+    """The current device: its name, compute capability and multiprocessors."""
+    if simulated():
+        return "Numba's simulator"
+    device = numba_cuda().get_current_device()
+    name = device.name.decode() if isinstance(device.name, bytes) else str(device.name)
+    return f"{name}, compute capability {'.'.join(map(str, device.compute_capability))}, {processors()} multiprocessors"
+
+
+@cache
+def compiler() -> str:
+    """What compiles the kernels: versions of numba-cuda and of CUDA."""
+    if simulated():
+        return f"numba {numba.__version__}"
+    major, minor = numba_cuda().runtime.get_version()
+    return f"numba-cuda {version('numba-cuda')}, CUDA {major}.{minor}"
 
 
 @dataclass(frozen=True)
@@ -63,11 +104,13 @@ class Kernel:
 
     Attributes:
         function: its Python source.
-        arguments: its parameters' types in words: "T[]" an array of the element type, "i32[]" of 32-bit integers, "i64" an
-            integer, "geometry" a ``Geometry``.
+        arguments: its parameters' types in words: "T[]" an array of the element type, "R[]" of the type of sums, "O[]" of
+            what is written, "i32[]" of 32-bit integers, "f64[]" of doubles, "i64" an integer, "geometry" a ``Geometry``.
         threads: of a block, at most.
         constants: names and values that the function reads and that are known when it is compiled.
         named: how many of them tell it from its function's other kernels.
+        wide: whether it writes sums as they are, where the elements are narrower.
+        resident: blocks that are to fit on a processor at once, in float32; 0 where the compiler may take all registers.
     """
 
     function: Callable[..., None]
@@ -75,12 +118,14 @@ class Kernel:
     threads: int = FLAT_THREADS
     constants: tuple[tuple[str, int], ...] = ()
     named: int = 0
+    wide: bool = False
+    resident: int = 0
 
     @property
     def name(self) -> str:
         """For tables: the function's name and its constants."""
         sizes = "x".join(str(value) for _, value in self.constants[: self.named])
-        return self.function.__name__.strip("_") + (f" {sizes}" if sizes else "")
+        return self.function.__name__.strip("_") + (f" {sizes}" if sizes else "") + (" wide" if self.wide else "")
 
     def launch(self, dtype: str, blocks: int, stream: Any, *args: Any) -> None:
         """Run ``blocks`` blocks of ``threads`` on a stream (0: the default one)."""
@@ -97,18 +142,35 @@ class Kernel:
 
     def types(self, dtype: str) -> tuple[Any, ...]:
         """The Numba types of the arguments."""
-        real = numba.from_dtype(np.dtype(dtype))
+        element, real = (numba.from_dtype(np.dtype(name)) for name in (dtype, summed_in(dtype)))
         known = {
-            "T[]": types.Array(real, 1, "C"),
+            "T[]": types.Array(element, 1, "C"),
+            "R[]": types.Array(real, 1, "C"),
+            "O[]": types.Array(real if self.wide else element, 1, "C"),
             "i32[]": types.Array(types.int32, 1, "C"),
+            "f64[]": types.Array(types.float64, 1, "C"),
             "i64": types.int64,
             "geometry": types.NamedUniTuple(types.int32, len(Geometry._fields), Geometry),
         }
         return tuple(known[word] for word in self.arguments.split())
 
+    def launch_bounds(self, dtype: str) -> tuple[int, int] | None:
+        """Threads of a block and blocks per processor, for the compiler; None where it is free.
+
+        Only where asked for: with bounds of its own ptxas spilled 20 bytes of gather.
+        """
+        return (self.threads, self.resident) if self.resident and dtype != "float64" else None
+
     def bound(self, dtype: str) -> FunctionType:
         """The function with the values of its free names."""
-        values = {"cuda": numba_cuda(), "REAL": numba.from_dtype(np.dtype(dtype)), **dict(self.constants)}
+        element, real = (numba.from_dtype(np.dtype(name)) for name in (dtype, summed_in(dtype)))
+        values = {
+            "cuda": numba_cuda(),
+            "REAL": real,
+            "OUT": real if self.wide else element,
+            "I32": types.int32,
+            **dict(self.constants),
+        }
         own = self.function.__globals__
         names = {"__name__": self.function.__module__, "__builtins__": own["__builtins__"]}
         for name in _names(self.function.__code__):
@@ -127,13 +189,17 @@ def _names(code: Any) -> set[str]:
     return set(code.co_names).union(*map(_names, nested))
 
 
-@cache
 def _compiled(kernel: Kernel, dtype: str) -> Any:
-    # No launch bounds: with them ptxas spilled 20 bytes of gather, and 256 threads of 255 registers fit without.
+    # What is written differs where sums are wider than the elements alone.
+    return _compiled_once(kernel if dtype == "float16" else replace(kernel, wide=False), dtype)
+
+
+@cache
+def _compiled_once(kernel: Kernel, dtype: str) -> Any:
     jit = numba_cuda().jit
     if simulated():
         return jit(kernel.bound(dtype))
-    return jit(types.void(*kernel.types(dtype)))(kernel.bound(dtype))
+    return jit(types.void(*kernel.types(dtype)), launch_bounds=kernel.launch_bounds(dtype))(kernel.bound(dtype))
 
 
 @dataclass(frozen=True)
@@ -152,13 +218,7 @@ def resources(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> Resour
     Raises:
         ImportError: numba-cuda or a part of the CUDA toolkit is not installed.
     """
-    from cuda.core import Linker, LinkerOptions, ObjectCode
-
-    major, minor = capability
-    options = LinkerOptions(arch=f"sm_{major}{minor}", link_time_optimization=True, verbose=True)
-    linker = Linker(ObjectCode.from_ltoir(_code(kernel, dtype, capability, "ltoir")), options=options)
-    linker.link("cubin")
-    log = linker.get_info_log()
+    log = _linked(kernel, dtype, capability)[1]
     found = [
         re.search(pattern, log)
         for pattern in (r"Used (\d+) registers", r"(\d+) bytes stack", r"(\d+) bytes spill stores", r"(\d+) bytes smem")
@@ -166,6 +226,23 @@ def resources(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> Resour
     if any(match is None for match in found[:3]):
         raise RuntimeError(f"the linker's log of {kernel.name} does not say what it takes: {log}")
     return Resources(*(int(match[1]) if match else 0 for match in found))
+
+
+def machine_code(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> bytes:
+    """A kernel's code for a processor, linked as it is when it is launched there; for a disassembler."""
+    return _linked(kernel, dtype, capability)[0]
+
+
+@lru_cache(64)
+def _linked(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> tuple[bytes, str]:
+    """A kernel's code, and the linker's log."""
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+
+    major, minor = capability
+    options = LinkerOptions(arch=f"sm_{major}{minor}", link_time_optimization=True, verbose=True)
+    linker = Linker(ObjectCode.from_ltoir(_code(kernel, dtype, capability, "ltoir")), options=options)
+    code = linker.link("cubin").code
+    return code, linker.get_info_log()
 
 
 def ptx(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> str:
@@ -181,6 +258,7 @@ def _code(kernel: Kernel, dtype: str, capability: tuple[int, int], output: str) 
         abi="numba",
         cc=capability,
         output=output,
+        launch_bounds=kernel.launch_bounds(dtype),
     )
     return code
 

@@ -92,11 +92,15 @@ class Plan:
             f"{units.size(variant.workspace_bytes(problem))} workspace",
             "time": self._times(self.method),
         }
+        return self._text(lines)
+
+    def _text(self, lines: dict[str, str]) -> str:
+        """The lines, and those of the other methods."""
         others = {name: self._times(name) for name in self.predicted if name != self.method} | self.refused
         width = max(map(len, [*lines, *others]))
         text = [f"  {name:<{width}}  {line}" for name, line in lines.items() if line]
         text += ["other methods", *(f"  {name:<{width}}  {line}" for name, line in others.items())]
-        return "\n".join([f"Plan {problem}", *text])
+        return "\n".join([f"Plan {self.problem}", *text])
 
     def _times(self, name: str) -> str:
         measured = f"measured {units.seconds(self.measured[name])}" if name in self.measured else "not measured"
@@ -125,8 +129,8 @@ def plan(
         bias, stride, padding, output_padding, groups, dilation: as in ``conv_transpose2d``.
         method: a name of ``methods(device)``; "auto" for the one remembered or predicted fastest; "measure" to time the ones
             that may be fastest, once per machine, number of threads and problem: later plans remember it.
-        device: "cpu"; or "cuda", whose plans keep the weights on the device and take device arrays and NumPy's; there is no
-            "measure" there.
+        device: "cpu"; or "cuda", whose plans keep the weights on the device and take device arrays and NumPy's. "measure" times
+            with CUDA's events there, and what it finds is remembered for GPUs of the same name.
 
     Returns:
         A ``Plan`` to call with inputs; print it to see why it takes the method that it takes.

@@ -25,6 +25,8 @@ import numpy as np
 
 #: What kernels compute in. Other integers are computed in int64: wrapping there and narrowing later is exact modulo 2^n.
 DTYPES = ("float32", "float64", "int64")
+CUDA_DTYPES = ("float16", "float32", "float64")  # float16 is summed in float32 there; CPUs' kernels have none
+ALL_DTYPES = (*DTYPES, "float16")
 ARRAY_DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _LARGEST = np.iinfo(np.intp).max
 
@@ -163,9 +165,9 @@ _TOKENS = {
 
 
 def kernel_dtype(dtype: Any) -> str:
-    """The member of ``DTYPES`` that an array of a dtype is computed in."""
+    """The member of ``ALL_DTYPES`` that an array of a dtype is computed in."""
     name = np.dtype(dtype).name
-    return name if name in DTYPES else "int64"
+    return name if name in ALL_DTYPES else "int64"
 
 
 @dataclass(frozen=True)
@@ -203,12 +205,12 @@ class Problem:
             "output_padding": per_axis(self.output_padding, ndim, "output_padding", 0),
             "groups": as_int(self.groups, "groups", 1),
             "dilation": per_axis(self.dilation, ndim, "dilation", 1),
-            "dtype": str(self.dtype) if self.dtype in DTYPES else np.dtype(self.dtype).name,
+            "dtype": str(self.dtype) if self.dtype in ALL_DTYPES else np.dtype(self.dtype).name,
         }
         for name, value in normal.items():
             object.__setattr__(self, name, value)
-        if self.dtype not in DTYPES:
-            raise TypeError(f"dtype is {self.dtype}, but must be one of {', '.join(DTYPES)}")
+        if self.dtype not in ALL_DTYPES:
+            raise TypeError(f"dtype is {self.dtype}, but must be one of {', '.join(ALL_DTYPES)}")
         for name in ("c_in", "c_out"):
             if getattr(self, name) % self.groups:
                 raise ValueError(f"groups is {self.groups}, but must divide {name}, which is {getattr(self, name)}")
@@ -322,9 +324,9 @@ class Problem:
         for token in text.strip().split("_"):
             match = _FORM.match(token)
             name, raw = (_TOKENS[match[1]], match[2]) if match else ("dtype", token)
-            if name == "dtype" and token not in DTYPES:
+            if name == "dtype" and token not in ALL_DTYPES:
                 raise ValueError(
-                    f"problem {text!r}: unknown token {token!r}; allowed are a dtype ({', '.join(DTYPES)}) or one of "
+                    f"problem {text!r}: unknown token {token!r}; allowed are a dtype ({', '.join(ALL_DTYPES)}) or one of "
                     f"{', '.join(_TOKENS)} followed by numbers, as in n1_ci512_i4x4_co256_k4x4_s2x2_p1x1"
                 )
             if name in values and not (name == "batch" and values[name] == 1):

@@ -20,13 +20,13 @@ import importlib
 import math
 import pkgutil
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, no_type_check
 
 from numpy.typing import NDArray
 
 from tconv_bench import reference
-from tconv_bench.problem import Problem
+from tconv_bench.problem import DTYPES, Problem
 
 DEVICES = ("cpu", "cuda")
 _SPARE_COLORS = ("#882255", "#44AA99", "#DDCC77", "#AA4499", "#117733", "#88CCEE")
@@ -49,7 +49,7 @@ class Variant:
 
     def supports(self, problem: Problem) -> Literal[True] | str:
         """True where it serves the problem, or a sentence that says why not and names an alternative."""
-        return True
+        return True if problem.dtype in DTYPES else f"{problem.dtype} is served on CUDA alone; use float32, or device='cuda'"
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
         """Everything that depends on problem, weight and bias alone; both arrays C-contiguous, copied where kept."""
@@ -71,6 +71,10 @@ class Variant:
     ) -> None:
         """``prepare`` and ``run`` for weights that are used once; a variant may do with less than its whole preparation."""
         self.run(self.prepare(problem, weight, bias), x, out)
+
+    def single_call(self, problem: Problem) -> Callable[..., None]:
+        """``one_shot`` of a problem on the present number of threads, called with (weight, bias, x, out) again and again."""
+        return partial(self.one_shot, problem)
 
     def estimate(self, problem: Problem) -> float:
         """Predicted seconds of ``run`` on prepared weights and the present number of threads, of a problem that it supports.

@@ -67,19 +67,24 @@ def machine_key() -> str:
     )
 
 
-def lookup(problem: Problem) -> Choice | None:
-    """What was remembered of a problem on this machine and number of threads; None if nothing was."""
+def lookup(problem: Problem, key: str | None = None) -> Choice | None:
+    """What was remembered of a problem; None if nothing was.
+
+    ``key`` says where: by default on this machine's processor and number of threads, ``machine_key``.
+    """
     with _lock:
         where = path()
         own, stored = _unsaved.get(where, {}), _stored(where)
         if not own and not stored:
             return None
-        key, text = machine_key(), str(problem)
+        key, text = key or machine_key(), str(problem)
         return own.get(key, {}).get(text) or stored.get(key, {}).get(text)
 
 
-def remember(problem: Problem, seconds: dict[str, float]) -> Choice:
+def remember(problem: Problem, seconds: dict[str, float], key: str | None = None) -> Choice:
     """Keep the seconds per call that were measured of each method; the fastest is what ``lookup`` gives from now on.
+
+    ``key`` as in ``lookup``.
 
     Raises:
         ValueError: no method, or a time that is not positive and finite.
@@ -92,7 +97,7 @@ def remember(problem: Problem, seconds: dict[str, float]) -> Choice:
         changes += 1
         where = path()
         own = _unsaved.setdefault(where, {})
-        own.setdefault(machine_key(), {})[str(problem)] = choice
+        own.setdefault(key or machine_key(), {})[str(problem)] = choice
         if where is not None:
             with suppress(OSError), _alone(where):
                 _save(where, _merged(_parse(where)[0], own))

@@ -98,6 +98,50 @@ def test_sum_taps_of_every_tile(dtype: str):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_sum_columns_of_every_tile(dtype: str):
+    rng = np.random.default_rng(7)
+    lanes = simd.VECTOR_BYTES // np.dtype(dtype).itemsize
+    a, b = rng.integers(-9, 9, 400).astype(dtype), rng.integers(-9, 9, 2000).astype(dtype)
+    for m in simd.HEIGHTS:
+        for k in (1, 2, 9):
+            for add in (True, False):
+                c = rng.integers(-9, 9, (m, 2 * lanes + 3)).astype(dtype)
+                expected = c.copy()
+                if not add:
+                    expected[:, 1 : 1 + 2 * lanes] = 0
+                for p in range(k):
+                    at = 4 + p * (lanes + 1)
+                    columns = np.concatenate([b[at : at + lanes], b[at + 300 : at + 300 + lanes]])
+                    expected[:, 1 : 1 + 2 * lanes] += np.outer(a[5 + p * 13 : 5 + p * 13 + m], columns)
+                copied = np.full(400, -1).astype(dtype)
+                expected_copy = copied.copy()
+                for p in range(k):
+                    expected_copy[3 + p * 2 * lanes : 3 + p * 2 * lanes + lanes] = b[6 + p * lanes : 6 + p * lanes + lanes]
+                simd.sum_columns(
+                    m, a, 5, 13, b, 4, lanes + 1, 300, k, add, c.reshape(-1), 1, 2 * lanes + 3, b, 6, lanes, copied, 3,
+                    2 * lanes, b.ctypes.data, 64
+                )  # fmt: skip
+                assert_array_equal(c, expected)
+                assert_array_equal(copied, expected_copy)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_add_transposed_adds_to_the_named_places(dtype: str):
+    lanes = simd.VECTOR_BYTES // np.dtype(dtype).itemsize
+    source = np.arange(2000).astype(dtype)
+    for rows in (1, lanes - 1, lanes):
+        for columns in (1, lanes, lanes + 3):
+            places = np.array([-1, *np.random.default_rng(8).permutation(columns) * lanes])
+            target = np.arange(columns * lanes).astype(dtype)
+            expected = target.copy()
+            for k, place in enumerate(places[1:]):
+                expected[place : place + rows] += source[2 + k + np.arange(rows) * 31]
+            simd.add_transposed(source, 2, 31, rows, columns, target, places, 1)
+            for place in places[1:]:
+                assert_array_equal(target[place : place + rows], expected[place : place + rows])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
 def test_interleave_writes_the_named_elements_and_no_others(dtype: str):
     for stride in (1, 2, 3, 4, 5, 6, 8, 16):
         source = np.arange(stride * 300).astype(dtype)
@@ -138,6 +182,29 @@ def test_rows_taken_apart(dtype: str):
                 element = stride * j + r
                 expected[r, 5 + j] = source[100 + element] if first <= element < last else 0
             assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_taps_read_of_an_image(dtype: str):
+    lanes = simd.VECTOR_BYTES // np.dtype(dtype).itemsize
+    sizes, shifts = (2, 3, 40), (-1, 0, -2)
+    source = np.arange(1, 400).astype(dtype)
+    places = [(1, 0, 0), (2, 2, 4), (2, 1, 20), (1, 1, 33), (0, 1, 0), (3, 1, 0), (1, 3, 0), (1, 0, 39)]
+    for stride in (1, 2, 3, 4, 5, 8):
+        for step, taps in ((1, 1), (1, 5), (2, 3), (1, 18)):
+            for pixels in (lanes, lanes - 1):
+                out = np.full((taps + 1, 200), -1).astype(dtype)
+                expected = out.copy()
+                pieces = np.array([
+                    (((z - 1) * 3 + y) * 40 + x - 2, 20 * number, pixels, z, y, x) for number, (z, y, x) in enumerate(places)
+                ])  # fmt: skip
+                simd.copy_columns(stride, source, 50, sizes, shifts, step, taps, pieces, len(pieces), out.reshape(-1), 3, 200)
+                for place, to, _, z, y, x in pieces:
+                    for k, j in np.ndindex(taps, pixels):
+                        along = x - 2 + k * step + stride * j
+                        exists = 0 <= z - 1 < 2 and 0 <= y < 3 and 0 <= along < 40
+                        expected[k, 3 + to + j] = source[50 + place + k * step + stride * j] if exists else 0
+                assert_array_equal(out, expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -65,6 +65,29 @@ def copy_rows(typingctx, source, at, source_step, out, to, out_step, width, rows
 
 
 @intrinsic
+def add_rows(typingctx, source, at, source_step, target, to, target_step, width, rows):
+    """target[to + r*target_step + j] += source[at + r*source_step + j] for r < rows, j < width, whole vectors of floats."""
+
+    def codegen(context, builder, signature, args):
+        _, at, source_step, _, to, target_step, width, rows = args
+        vectors = Vectors(context, builder, signature.args[0].dtype)
+        memory, lanes = vectors.memory, vectors.constant(vectors.lanes)
+        source, target = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3))
+        with cgutils.for_range(builder, rows) as row:
+            row_at = builder.add(at, builder.mul(row.index, source_step))
+            onto = builder.add(to, builder.mul(row.index, target_step))
+            with cgutils.for_range(builder, builder.udiv(width, lanes)) as block:
+                j = builder.mul(block.index, lanes)
+                place = memory.address(target, builder.add(onto, j))
+                added = memory.load(memory.address(source, builder.add(row_at, j)))
+                memory.store(builder.fadd(memory.load(place), added), place)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(source, i, i, target, i, i, i, i), codegen
+
+
+@intrinsic
 def spread(typingctx, source, at, stride, out, to, count):
     """out[to + stride*j + r] = source[at + j] for j < count, r < stride; nothing else is read or written."""
 

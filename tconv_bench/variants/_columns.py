@@ -37,6 +37,7 @@ DEPTH = 64  # input channels of a block of weights that are copied
 MOST_PIXELS = 256  # of an image
 TASK_PIXELS = 64  # of the images that are computed together
 NEAR_BYTES = 512 * 1024  # columns, input or sums of a task: half of a 1 MiB second-level cache
+BLOCK_BYTES = 2**20  # of the two blocks of weights
 # Cycles for the estimate: of a vector's multiply-add, a vector of weights copied, one read from panels and where it lies, at
 # least, and a column added up.
 # Seconds per thread for a cycle, and of all threads for a byte of weights that are used once.
@@ -225,14 +226,22 @@ def tiling(problem: Problem, threads: int, once: bool) -> Tiling | None:
     others = g.groups * -(-g.n // images)
     shared = -(-threads // others)  # threads that share a group's strips
 
-    def slowest(together: int) -> int:
-        return -(-(-(-parts // together)) // shared) * together
+    def width_of(together: int) -> int:
+        return -(-min(c_out, together * lanes) * taps // (2 * lanes)) * 2 * lanes
 
-    together = min(range(fewest, min(parts, 2 * fewest) + 1), key=slowest)
-    channels = min(c_out, together * lanes)
-    width = -(-channels * taps // (2 * lanes)) * 2 * lanes
-    if width > c_out * taps or m * max(width, c_in if images > 1 else 0) * problem.itemsize > NEAR_BYTES:
+    def preference(together: int) -> tuple[int, int]:
+        slowest = -(-(-(-parts // together)) // shared) * together
+        return max(0, fewest - together), slowest
+
+    def fit(together: int) -> bool:
+        held = m * max(width_of(together), c_in if images > 1 else 0) * problem.itemsize
+        block = 2 * min(c_in, DEPTH) * width_of(together) * problem.itemsize if once and not direct else 0
+        return width_of(together) <= c_out * taps and held <= NEAR_BYTES and block <= BLOCK_BYTES
+
+    together = min(filter(fit, range(1, min(parts, 2 * fewest) + 1)), key=preference, default=0)
+    if together == 0:
         return None
+    channels, width = min(c_out, together * lanes), width_of(together)
     all_strips = -(-c_out // channels)
     depth = c_in if not once else min(c_in, DIRECT_DEPTH if direct else DEPTH)
     return Tiling(

@@ -11,18 +11,19 @@ they are visited without a division::
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import gcd, prod
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv_bench import jit_cuda
+from tconv_bench import jit_cuda, reference
 from tconv_bench.jit_cuda import Kernel
+from tconv_bench.problem import CUDA_DTYPES as DTYPES
 from tconv_bench.problem import Problem
 from tconv_bench.registry import Variant
 
-DTYPES = ("float32", "float64")
 CHUNK_BYTES = 256 * 2**20  # stretched images or columns held at once; those of one image where they alone are more
 MOST_ELEMENTS = 2**31 - 1  # of an array: kernels divide 32-bit integers
 
@@ -33,16 +34,29 @@ class CudaVariant(Variant):
     Every method may be called again after it raised: what it allocated is freed with the last reference to it.
     """
 
+    #: Whether sums are added in an order that may differ from run to run; "auto" takes none of these.
+    depends_on_run = False
     #: All that it launches, in every form: what is to compile for a processor.
     kernels: ClassVar[tuple[Kernel, ...]]
 
     def supports(self, problem: Problem) -> Literal[True] | str:
         if problem.dtype not in DTYPES:
-            return f"on CUDA {' and '.join(DTYPES)} are served, and this problem is {problem.dtype}; use device='cpu'"
+            return f"on CUDA {', '.join(DTYPES)} are served, and this problem is {problem.dtype}; use device='cpu'"
         largest = max(map(prod, (problem.x_shape, problem.weight_shape, problem.out_shape)))
         if largest > MOST_ELEMENTS:
             return f"an array would have {largest:,} elements, more than {MOST_ELEMENTS:,}; split the batch"
         return True
+
+    def error_bound(
+        self, problem: Problem, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        if problem.dtype != "float16":
+            return super().error_bound(problem, x, weight, bias)
+        # Sums of float32, then one rounding: half of the last of 11 bits, or half of the least number that there is.
+        wide = replace(problem, dtype="float32")
+        sums = reference.error_bound(wide, x, weight, bias)
+        exact = np.abs(reference.conv_transpose(wide, x, weight, bias))
+        return np.asarray(sums + (exact + sums) * 2.0**-11 + 2.0**-25)
 
     def prepare(self, problem: Problem, weight: Any, bias: Any, stream: Any = 0) -> Any:
         raise NotImplementedError
@@ -52,6 +66,26 @@ class CudaVariant(Variant):
 
     def one_shot(self, problem: Problem, weight: Any, bias: Any, x: Any, out: Any, stream: Any = 0) -> None:
         self.run(self.prepare(problem, weight, bias, stream), x, out, stream)
+
+
+def real(dtype: str) -> str:
+    """The dtype of sums."""
+    return jit_cuda.summed_in(dtype)
+
+
+def real_bytes(problem: Problem) -> int:
+    """Bytes of a sum."""
+    return int(np.dtype(real(problem.dtype)).itemsize)
+
+
+def products(problem: Problem) -> int:
+    """Multiply-adds that are useful."""
+    return problem.flops // 2
+
+
+def depth(problem: Problem) -> int:
+    """Multiply-adds of an output that has all of its phase's taps."""
+    return int(problem.c_in // problem.groups * prod(-(-k // s) for k, s in zip(problem.kernel, problem.stride)))
 
 
 def flat(array: Any) -> Any:

@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 
 from tconv_bench import jit_cuda, simd, units
 from tconv_bench.jit import kernel
-from tconv_bench.jit_cuda import Kernel, cuda
+from tconv_bench.jit_cuda import OUT, REAL, Kernel, cuda
 from tconv_bench.problem import Problem
 from tconv_bench.ptx import divide
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import rank_k
-from tconv_bench.variants import _blocks, _columns, _costs, _cuda, _implicit_gemm, _native
+from tconv_bench.variants import _blocks, _columns, _costs, _cuda, _implicit_gemm, _native, _tiles
 from tconv_bench.variants._launch import BIAS_AT, WEIGHT_AT
 from tconv_bench.variants._native import SIZES_AT, Work
 
@@ -250,7 +250,7 @@ def _overlap_add(g, phases, cols, bias, out):
         jy, phase_y = divide(oy, g.sy)
         jx, phase_x = divide(ox, g.sx)
         of_z, of_y, of_x = 6 + 2 * phase_z, 6 + 2 * (g.sz + phase_y), 6 + 2 * (g.sz + g.sy + phase_x)
-        total = bias[divide(channel, g.c_out)[1]]
+        total = REAL(bias[divide(channel, g.c_out)[1]])
         kz, iz = np.int64(phases[of_z]), jz + phases[of_z + 1]
         while kz < g.kz:
             ky, iy = np.int64(phases[of_y]), jy + phases[of_y + 1]
@@ -263,16 +263,16 @@ def _overlap_add(g, phases, cols, bias, out):
                     kx, ix = kx + phases[4], ix - phases[5]
                 ky, iy = ky + phases[2], iy - phases[3]
             kz, iz = kz + phases[0], iz - phases[1]
-        out[np.uint64(at)] = total
+        out[np.uint64(at)] = OUT(total)
         at += threads
 
 
-OVERLAP_ADD = Kernel(_overlap_add, "geometry i32[] T[] T[] T[]")
+OVERLAP_ADD = Kernel(_overlap_add, "geometry i32[] R[] T[] T[]")
 
 
 def _product(problem: Problem) -> Problem:
     """The product of one chunk of images as a 1x1 convolution with c_out * taps channels: its output is the columns."""
-    image = problem.itemsize * problem.c_out * problem.taps * problem.in_pixels
+    image = _cuda.real_bytes(problem) * problem.c_out * problem.taps * problem.in_pixels
     images = max(1, min(problem.batch, _cuda.CHUNK_BYTES // image))
     return Problem(
         images, problem.c_in, problem.in_size, problem.c_out * problem.taps, 1, groups=problem.groups, dtype=problem.dtype
@@ -283,7 +283,7 @@ def _product(problem: Problem) -> Problem:
 class Col2imCuda(_cuda.CudaVariant):
     """The tiled product into columns, then overlap-add by the output's side."""
 
-    kernels = (*_implicit_gemm.KERNELS, _implicit_gemm.PACK, OVERLAP_ADD)
+    kernels = (*_implicit_gemm.ALL, _implicit_gemm.ADD_PARTS_WIDE, OVERLAP_ADD)
 
     def supports(self, problem: Problem) -> Literal[True] | str:
         answer = super().supports(problem)
@@ -293,20 +293,28 @@ class Col2imCuda(_cuda.CudaVariant):
         gemm = _product(problem)
         zeros = _cuda.bias_or_zeros(gemm, None, stream)
         phases = _cuda.on_device(_cuda.phase_taps(problem), stream)
-        product = _implicit_gemm.prepare(gemm, weight, zeros, stream, exact=False)
+        product = _implicit_gemm.prepare(gemm, weight, zeros, stream)
         return problem, product, phases, _cuda.bias_or_zeros(problem, bias, stream)
+
+    def estimate(self, problem: Problem) -> float:
+        gemm = _product(problem)
+        columns = prod(gemm.out_shape) * _cuda.real_bytes(problem)
+        added = problem.batch * problem.c_out * problem.meetings
+        each = _tiles.seconds_of(problem, jit_cuda.processors(), added, 9, problem.taps, 2 * columns)
+        return -(-problem.batch // gemm.batch) * (_implicit_gemm.estimate(gemm) + each) if problem.batch else _tiles.LAUNCH
 
     def run(self, state: Any, x: Any, out: Any, stream: Any = 0) -> None:
         problem, product, phases, bias = state
         gemm = product.problem
-        cols = _cuda.empty(prod(gemm.out_shape), problem.dtype, stream)
+        cols = _cuda.empty(prod(gemm.out_shape), _cuda.real(problem.dtype), stream)
         for images, part, target in _cuda.chunks(problem, x, out, gemm.batch):
-            _implicit_gemm.run(product._replace(problem=replace(gemm, batch=images)), part, cols, stream)
+            _implicit_gemm.run(product._replace(problem=replace(gemm, batch=images)), part, cols, stream, wide=True)
             g = jit_cuda.sizes(replace(problem, batch=images).geometry)
             OVERLAP_ADD.stride_over(problem.dtype, target.size, stream, g, phases, cols, bias, target)
 
     def prepared_bytes(self, problem: Problem) -> int:
-        return _implicit_gemm.prepared_bytes(_product(problem), exact=False) + problem.itemsize * problem.c_out
+        return _implicit_gemm.prepared_bytes(_product(problem)) + problem.itemsize * problem.c_out
 
     def workspace_bytes(self, problem: Problem) -> int:
-        return problem.itemsize * prod(_product(problem).out_shape)
+        product = _product(problem)
+        return _cuda.real_bytes(problem) * prod(product.out_shape) + _implicit_gemm.workspace_bytes(product)

@@ -25,12 +25,12 @@ from numba import carray
 from numpy.typing import NDArray
 
 from tconv_bench import jit_cuda
-from tconv_bench.jit_cuda import Kernel, cuda
+from tconv_bench.jit_cuda import OUT, REAL, Kernel, cuda
 from tconv_bench.problem import Geometry, Problem
 from tconv_bench.ptx import divide, fma
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import rank_k
-from tconv_bench.variants import _blocks, _costs, _cuda, _native
+from tconv_bench.variants import _blocks, _costs, _cuda, _native, _tiles
 from tconv_bench.variants._launch import BIAS_AT, WEIGHT_AT
 from tconv_bench.variants._native import SIZES_AT
 
@@ -163,12 +163,12 @@ class Direct(Variant):
         return min(_blocks.threads(), _tasks(g, t)) * problem.itemsize * (t.channels * t.phase_pixels * g.sx + row)
 
 
-def _gather(asked, g, phases, x, weight, bias, out):
-    """CUDA: one thread per output, which visits the taps of its phase; nothing where ``asked[0]`` is 0."""
+def _gather(g, phases, x, weight, bias, out):
+    """CUDA: one thread per output, which visits the taps of its phase."""
     c_out, c_in = divide(g.c_out, g.groups)[0], divide(g.c_in, g.groups)[0]
     plane, taps = g.iz * g.iy * g.ix, g.kz * g.ky * g.kx
     at, threads = cuda.grid(1), cuda.gridsize(1)
-    while at < g.n * g.c_out * g.oz * g.oy * g.ox and asked[0] != 0:
+    while at < g.n * g.c_out * g.oz * g.oy * g.ox:
         rest, ox = divide(at, g.ox)
         rest, oy = divide(rest, g.oy)
         rest, oz = divide(rest, g.oz)
@@ -178,7 +178,7 @@ def _gather(asked, g, phases, x, weight, bias, out):
         jy, phase_y = divide(oy, g.sy)
         jx, phase_x = divide(ox, g.sx)
         of_z, of_y, of_x = 6 + 2 * phase_z, 6 + 2 * (g.sz + phase_y), 6 + 2 * (g.sz + g.sy + phase_x)
-        total = bias[co]
+        total = REAL(bias[co])
         kz, iz = np.int64(phases[of_z]), jz + phases[of_z + 1]
         while kz < g.kz:
             ky, iy = np.int64(phases[of_y]), jy + phases[of_y + 1]
@@ -189,17 +189,17 @@ def _gather(asked, g, phases, x, weight, bias, out):
                         x_at = (n * g.c_in + group * c_in) * plane + (iz * g.iy + iy) * g.ix + ix
                         w_at = (group * c_in * c_out + o) * taps + (kz * g.ky + ky) * g.kx + kx
                         for _ in range(c_in):
-                            total = fma(x[np.uint64(x_at)], weight[np.uint64(w_at)], total)
+                            total = fma(REAL(x[np.uint64(x_at)]), REAL(weight[np.uint64(w_at)]), total)
                             x_at += plane
                             w_at += c_out * taps
                     kx, ix = kx + phases[4], ix - phases[5]
                 ky, iy = ky + phases[2], iy - phases[3]
             kz, iz = kz + phases[0], iz - phases[1]
-        out[np.uint64(at)] = total
+        out[np.uint64(at)] = OUT(total)
         at += threads
 
 
-GATHER = Kernel(_gather, "i32[] geometry i32[] T[] T[] T[] T[]")
+GATHER = Kernel(_gather, "geometry i32[] T[] T[] T[] T[]")
 
 
 @variant("direct", device="cuda")
@@ -217,16 +217,20 @@ class DirectCuda(_cuda.CudaVariant):
 
     def _state(self, problem: Problem, weight: Any, bias: Any, stream: Any) -> Any:
         phases = _cuda.on_device(_cuda.phase_taps(problem), stream)
-        return problem, _cuda.on_device(np.ones(1, np.int32), stream), phases, weight, bias
+        return problem, phases, weight, bias
+
+    def estimate(self, problem: Problem) -> float:
+        products, depth = _cuda.products(problem), _cuda.depth(problem)
+        return _tiles.seconds_of(problem, jit_cuda.processors(), products, 9, depth, problem.min_bytes)
 
     def run(self, state: Any, x: Any, out: Any, stream: Any = 0) -> None:
-        problem, asked, phases, weight, bias = state
+        problem, phases, weight, bias = state
         arrays = _cuda.flat(x), weight, bias, _cuda.flat(out)
         outputs = prod(problem.out_shape)
-        GATHER.stride_over(problem.dtype, outputs, stream, asked, jit_cuda.sizes(problem.geometry), phases, *arrays)
+        GATHER.stride_over(problem.dtype, outputs, stream, jit_cuda.sizes(problem.geometry), phases, *arrays)
 
     def prepared_bytes(self, problem: Problem) -> int:
-        return _blocks.packed_bytes(problem) + 4 * (_cuda.phase_taps(problem).size + 1)
+        return _blocks.packed_bytes(problem) + 4 * _cuda.phase_taps(problem).size
 
     def workspace_bytes(self, problem: Problem) -> int:
         return 0

@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 
 from tconv_bench import jit_cuda
 from tconv_bench.convolution_matrix import entries, forget_patterns, index_dtype, row_pointers, transposed_matrix
-from tconv_bench.jit_cuda import REAL, Kernel, cuda
+from tconv_bench.jit_cuda import OUT, REAL, Kernel, cuda
 from tconv_bench.problem import Problem
 from tconv_bench.ptx import divide, fma, shared
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import as_pointer
-from tconv_bench.variants import _blocks, _cuda, _native
+from tconv_bench.variants import _blocks, _cuda, _native, _tiles
 from tconv_bench.variants._launch import BIAS_AT
 from tconv_bench.variants._native import SIZES_AT
 
@@ -94,6 +94,16 @@ def _matrix_bytes(problem: Problem) -> int:
     return entries(problem) * (problem.itemsize + index) + (problem.c_out * problem.out_pixels + 1) * index
 
 
+def _has_room(problem: Problem) -> Literal[True] | str:
+    size = _matrix_bytes(problem)
+    if size <= LIMIT_BYTES:
+        return True
+    return (
+        f"the convolution matrix would take {size / 2**30:.3g} GiB ({entries(problem):,} entries), more than the limit of "
+        f"{LIMIT_BYTES / 2**30:g} GiB; use method='col2im', which needs no matrix"
+    )
+
+
 def _side_by_side(problem: Problem) -> bool:
     """Whether images are taken eight at a time; two and more already gain by one pass over the entries."""
     return problem.batch > 1
@@ -110,13 +120,8 @@ class Matmul(Variant):
     """The transposed convolution matrix times the input."""
 
     def supports(self, problem: Problem) -> Literal[True] | str:
-        size = _matrix_bytes(problem)
-        if size <= LIMIT_BYTES:
-            return True
-        return (
-            f"the convolution matrix would take {size / 2**30:.3g} GiB ({entries(problem):,} entries), more than the limit of "
-            f"{LIMIT_BYTES / 2**30:g} GiB; use method='col2im', which needs no matrix"
-        )
+        answer = super().supports(problem)
+        return _has_room(problem) if answer is True else answer
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
         matrix, bias = transposed_matrix(problem, weight), _blocks.bias_or_zeros(problem, bias)
@@ -213,24 +218,24 @@ def _spmm(indptr, indices, data, bias, x, out, rows, columns, row_pixels, images
         if r < rows:
             at, end = np.int64(indptr[r]) + lane, np.int64(indptr[r + 1])
             while at < end:
-                value, column = data[np.uint64(at)], np.uint64(indices[np.uint64(at)])
-                s0 = fma(value, x[column], s0)
+                value, column = REAL(data[np.uint64(at)]), np.uint64(indices[np.uint64(at)])
+                s0 = fma(value, REAL(x[column]), s0)
                 if images > 1:
-                    s1 = fma(value, x[column + np.uint64(columns)], s1)
+                    s1 = fma(value, REAL(x[column + np.uint64(columns)]), s1)
                 if images > 2:
-                    s2 = fma(value, x[column + np.uint64(2 * columns)], s2)
+                    s2 = fma(value, REAL(x[column + np.uint64(2 * columns)]), s2)
                 if images > 3:
-                    s3 = fma(value, x[column + np.uint64(3 * columns)], s3)
+                    s3 = fma(value, REAL(x[column + np.uint64(3 * columns)]), s3)
                 at += LANES
         to = warp * 4 * LANES + lane
         partial[to], partial[to + LANES], partial[to + 2 * LANES], partial[to + 3 * LANES] = s0, s1, s2, s3
         cuda.syncthreads()
         if r < rows:
             for image in range(lane, images, LANES):
-                total = bias[divide(r, row_pixels)[0]]
+                total = REAL(bias[divide(r, row_pixels)[0]])
                 for i in range(LANES):
                     total += partial[(warp * 4 + image) * LANES + i]
-                out[image * rows + r] = total
+                out[image * rows + r] = OUT(total)
         cuda.syncthreads()
 
 
@@ -256,7 +261,7 @@ class MatmulCuda(_cuda.CudaVariant):
 
     def supports(self, problem: Problem) -> Literal[True] | str:
         answer = super().supports(problem)
-        return Matmul.supports(self, problem) if answer is True else answer  # type: ignore[arg-type]
+        return _has_room(problem) if answer is True else answer
 
     def forget(self) -> None:
         _pointers.cache_clear()
@@ -269,6 +274,14 @@ class MatmulCuda(_cuda.CudaVariant):
         rows, sizes = problem.c_out * problem.out_pixels, jit_cuda.sizes(problem.geometry)
         FILL_CSR.stride_over(problem.dtype, rows, stream, sizes, phases, indptr, _cuda.flat(weight), indices, data, rows)
         return problem, indptr, indices, data, _cuda.bias_or_zeros(problem, bias, stream)
+
+    def estimate(self, problem: Problem) -> float:
+        passes = -(-problem.batch // CUDA_IMAGES)
+        products = passes * min(problem.batch, CUDA_IMAGES) * entries(problem)
+        moved = passes * _matrix_bytes(problem) + problem.min_bytes
+        chain = -(-_cuda.depth(problem) // LANES)
+        once = _tiles.seconds_of(problem, jit_cuda.processors(), products, 6, chain, moved)
+        return once + (passes - 1) * _tiles.LAUNCH
 
     def run(self, state: Any, x: Any, out: Any, stream: Any = 0) -> None:
         problem, indptr, indices, data, bias = state

@@ -30,10 +30,10 @@ from tconv_bench import jit_cuda
 from tconv_bench.jit import kernel
 from tconv_bench.jit_cuda import REAL, Kernel, cuda
 from tconv_bench.problem import Geometry, Problem
-from tconv_bench.ptx import divide, fma
+from tconv_bench.ptx import add_atomically, divide, fma
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import rank_k
-from tconv_bench.variants import _blocks, _costs, _cuda, _native
+from tconv_bench.variants import _blocks, _costs, _cuda, _implicit_gemm, _native, _tiles
 from tconv_bench.variants._launch import BIAS_AT, WEIGHT_AT
 from tconv_bench.variants._native import SIZES_AT
 
@@ -190,6 +190,7 @@ class ScatterAdd(Variant):
         return min(_blocks.threads(), _tasks(g, t)) * problem.itemsize * (t.channels * t.phase_pixels * g.sx * t.rows + row)
 
 
+ATOMIC_BYTES = 32  # that an atomic addition costs of a cache's bandwidth: a sector
 ATOMIC = 0  # given where the kernel is compiled
 
 
@@ -214,12 +215,12 @@ def _stamp(g, first_tap, taps, x, weight, out):
             w_at = (group * c_in * c_out + o) * all_taps + tap
             total = REAL(0)
             for _ in range(c_in):
-                total = fma(x[np.uint64(x_at)], weight[np.uint64(w_at)], total)
+                total = fma(REAL(x[np.uint64(x_at)]), REAL(weight[np.uint64(w_at)]), total)
                 x_at += plane
                 w_at += c_out * all_taps
             to = ((n * g.c_out + co) * g.oz + oz) * g.oy * g.ox + oy * g.ox + ox
             if ATOMIC:
-                cuda.atomic.add(out, to, total)
+                add_atomically(out, np.uint64(to), total)
             else:
                 out[np.uint64(to)] += total
         at += threads
@@ -229,13 +230,13 @@ def _fill(plane, channels, bias, out, size):
     """CUDA: every pixel at its channel's bias."""
     at, threads = cuda.grid(1), cuda.gridsize(1)
     while at < size:
-        out[np.uint64(at)] = bias[divide(divide(at, plane)[0], channels)[1]]
+        out[np.uint64(at)] = REAL(bias[divide(divide(at, plane)[0], channels)[1]])
         at += threads
 
 
-FILL = Kernel(_fill, "i64 i64 T[] T[] i64")
+FILL = Kernel(_fill, "i64 i64 T[] R[] i64")
 STAMP, STAMP_ATOMICALLY = (
-    Kernel(_stamp, "geometry i64 i64 T[] T[] T[]", constants=(("ATOMIC", atomic),), named=1) for atomic in (0, 1)
+    Kernel(_stamp, "geometry i64 i64 T[] T[] R[]", constants=(("ATOMIC", atomic),), named=1) for atomic in (0, 1)
 )
 
 
@@ -243,7 +244,8 @@ STAMP, STAMP_ATOMICALLY = (
 class ScatterAddCuda(_cuda.CudaVariant):
     """All stamps at once, added atomically."""
 
-    kernels = (FILL, STAMP_ATOMICALLY)
+    depends_on_run = True
+    kernels = (FILL, STAMP_ATOMICALLY, _implicit_gemm.ADD_PARTS)
 
     def prepare(self, problem: Problem, weight: Any, bias: Any, stream: Any = 0) -> Any:
         return problem, _cuda.copied(weight, stream), _cuda.bias_or_zeros(problem, bias, stream)
@@ -251,8 +253,19 @@ class ScatterAddCuda(_cuda.CudaVariant):
     def run(self, state: Any, x: Any, out: Any, stream: Any = 0) -> None:
         problem, weight, bias = state
         x, out = _cuda.flat(x), _cuda.flat(out)
-        FILL.stride_over(problem.dtype, out.size, stream, problem.out_pixels, problem.c_out, bias, out, out.size)
-        self._put_down(problem, x, weight, out, stream)
+        sums = out if problem.dtype != "float16" else _cuda.empty(out.size, _cuda.real(problem.dtype), stream)
+        FILL.stride_over(problem.dtype, out.size, stream, problem.out_pixels, problem.c_out, bias, sums, out.size)
+        self._put_down(problem, x, weight, sums, stream)
+        if sums is not out:
+            _implicit_gemm.ADD_PARTS.stride_over(problem.dtype, out.size, stream, sums, out, out.size, 1)
+
+    def estimate(self, problem: Problem) -> float:
+        stamps = problem.batch * problem.c_out * problem.meetings
+        return self._seconds(problem, 2 * ATOMIC_BYTES * stamps + problem.min_bytes)
+
+    def _seconds(self, problem: Problem, moved: float) -> float:
+        products, depth = _cuda.products(problem), problem.c_in // problem.groups
+        return _tiles.LAUNCH + _tiles.seconds_of(problem, jit_cuda.processors(), products, 9, depth, moved)
 
     def _put_down(self, problem: Problem, x: Any, weight: Any, out: Any, stream: Any) -> None:
         # A launch counts its stamps with 32 bits.
@@ -274,7 +287,7 @@ class ScatterAddCuda(_cuda.CudaVariant):
         return problem.itemsize * (prod(problem.weight_shape) + problem.c_out)
 
     def workspace_bytes(self, problem: Problem) -> int:
-        return 0
+        return 0 if problem.dtype != "float16" else _cuda.real_bytes(problem) * prod(problem.out_shape)
 
 
 @variant(
@@ -288,7 +301,13 @@ class ScatterAddCuda(_cuda.CudaVariant):
 class ScatterAddDeterministicCuda(ScatterAddCuda):
     """The stamps of one tap at a time."""
 
-    kernels = (FILL, STAMP)
+    depends_on_run = False
+    kernels = (FILL, STAMP, _implicit_gemm.ADD_PARTS)
+
+    def estimate(self, problem: Problem) -> float:
+        stamps = problem.batch * problem.c_out * problem.meetings
+        moved = 2 * _cuda.real_bytes(problem) * stamps + problem.min_bytes
+        return problem.taps * _tiles.LAUNCH + self._seconds(problem, moved)
 
     def _put_down(self, problem: Problem, x: Any, weight: Any, out: Any, stream: Any) -> None:
         per_tap = problem.batch * problem.c_out * problem.in_pixels

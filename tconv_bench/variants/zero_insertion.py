@@ -26,11 +26,11 @@ from numba import carray
 from numpy.typing import NDArray
 
 from tconv_bench import forward, jit_cuda
-from tconv_bench.jit_cuda import REAL, Kernel, cuda
+from tconv_bench.jit_cuda import OUT, Kernel, cuda
 from tconv_bench.problem import Geometry, Problem
 from tconv_bench.ptx import divide
 from tconv_bench.registry import Variant, variant
-from tconv_bench.variants import _blocks, _costs, _cuda, _implicit_gemm, _native
+from tconv_bench.variants import _blocks, _costs, _cuda, _implicit_gemm, _native, _tiles
 from tconv_bench.variants._native import SIZES_AT, Work
 
 # Fitted to the 105 rows of reports/zen4-2core (two threads): times are off by a factor of 1.28 (geometric spread).
@@ -141,7 +141,7 @@ def _stretch(g, sz, sy, sx, x, stretched):
         iz, off_z = divide(pz, g.sz)
         iy, off_y = divide(py, g.sy)
         ix, off_x = divide(px, g.sx)
-        value = REAL(0)
+        value = OUT(0)
         if off_z + off_y + off_x == 0 and iz < g.iz and iy < g.iy and ix < g.ix:
             value = x[np.uint64(((plane * g.iz + iz) * g.iy + iy) * g.ix + ix)]
         stretched[np.uint64(at)] = value
@@ -164,7 +164,7 @@ class ZeroInsertionCuda(_cuda.CudaVariant):
     """Stretched input, then the tiled product without a stride."""
 
     spreads_nonfinite_weights = True
-    kernels = (STRETCH, *_implicit_gemm.KERNELS, _implicit_gemm.PACK)
+    kernels = (STRETCH, *_implicit_gemm.ALL)
 
     def supports(self, problem: Problem) -> Literal[True] | str:
         answer = super().supports(problem)
@@ -172,7 +172,13 @@ class ZeroInsertionCuda(_cuda.CudaVariant):
 
     def prepare(self, problem: Problem, weight: Any, bias: Any, stream: Any = 0) -> Any:
         own_bias = _cuda.bias_or_zeros(problem, bias, stream)
-        return problem, _implicit_gemm.prepare(_stretched_problem(problem), weight, own_bias, stream, exact=False)
+        return problem, _implicit_gemm.prepare(_stretched_problem(problem), weight, own_bias, stream)
+
+    def estimate(self, problem: Problem) -> float:
+        plain = _stretched_problem(problem)
+        moved = 2 * prod(plain.x_shape) * problem.itemsize
+        each = _tiles.seconds_of(problem, jit_cuda.processors(), prod(plain.x_shape), 30, 1, moved)
+        return -(-problem.batch // plain.batch) * (_implicit_gemm.estimate(plain) + each)
 
     def run(self, state: Any, x: Any, out: Any, stream: Any = 0) -> None:
         problem, convolve = state
@@ -185,7 +191,7 @@ class ZeroInsertionCuda(_cuda.CudaVariant):
             _implicit_gemm.run(convolve._replace(problem=replace(plain, batch=images)), stretched, target, stream)
 
     def prepared_bytes(self, problem: Problem) -> int:
-        return _implicit_gemm.prepared_bytes(_stretched_problem(problem), exact=False)
+        return _implicit_gemm.prepared_bytes(_stretched_problem(problem))
 
     def workspace_bytes(self, problem: Problem) -> int:
         return problem.itemsize * prod(_stretched_problem(problem).x_shape)
