@@ -5,10 +5,11 @@ One parameter, a layer's label. asv's pages show these times; the report page, w
 
 from __future__ import annotations
 
-from time import perf_counter
+from collections.abc import Callable
+from typing import Any
 
 from benchmarks import common
-from tconv_bench import gradients_comparison, layers, measure
+from tconv_bench import gradients_comparison, layers
 
 MOST_FLOPS = {"quick": 10**9, "standard": 10**10, "full": 10**12}  # of a forward pass
 _PROBLEMS = {
@@ -16,25 +17,9 @@ _PROBLEMS = {
 }
 
 
-class Backward:
+class Backward(common._Whole):
     params = [list(_PROBLEMS)]
     param_names = ["layer"]
-    number = 1
-    rounds = common.PROFILE.rounds
-    repeat = common.PROFILE.repeat
-    warmup_time = common.PROFILE.warmup
-    _ready = ""
 
-    def setup(self, layer: str) -> None:
-        if layer != self._ready:
-            self.call = gradients_comparison.ours(_PROBLEMS[layer])
-            self.calls = measure.calls_per_sample(self.call)
-            self._ready = layer
-
-    def timer(self) -> float:
-        return perf_counter() / self.calls
-
-    def time_call(self, layer: str) -> None:
-        call = self.call
-        for _ in range(self.calls):
-            call()
+    def made_ready(self, text: str) -> Callable[[], Any]:
+        return gradients_comparison.ours(_PROBLEMS[text])

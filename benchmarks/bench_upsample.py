@@ -6,10 +6,11 @@ transposed convolutions, leaves them out.
 
 from __future__ import annotations
 
-from time import perf_counter
+from collections.abc import Callable
+from typing import Any
 
 from benchmarks import common
-from tconv_bench import measure, upsample_comparison
+from tconv_bench import upsample_comparison
 
 OTHERS = (*upsample_comparison.LINES, *upsample_comparison.VOLUMES, *upsample_comparison.LAYERS)
 SIZES = {
@@ -27,25 +28,9 @@ _CASES = {
 }
 
 
-class Call:
+class Call(common._Whole):
     params = [list(_CASES)]
     param_names = ["case"]
-    number = 1
-    rounds = common.PROFILE.rounds
-    repeat = common.PROFILE.repeat
-    warmup_time = common.PROFILE.warmup
-    _ready = ""
 
-    def setup(self, case: str) -> None:
-        if case != self._ready:
-            self.call = _CASES[case].ours()
-            self.calls = measure.calls_per_sample(self.call)
-            self._ready = case
-
-    def timer(self) -> float:
-        return perf_counter() / self.calls
-
-    def time_call(self, case: str) -> None:
-        call = self.call
-        for _ in range(self.calls):
-            call()
+    def made_ready(self, text: str) -> Callable[[], Any]:
+        return _CASES[text].ours()

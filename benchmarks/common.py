@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -132,8 +132,8 @@ class _Combination:
         raise NotImplementedError
 
 
-class _Run(_Combination):
-    """Seconds per call, of a result that was checked; kernels compiled and weights prepared before."""
+class _Timed:
+    """Seconds per call. A sample has as many calls as ``setup`` counts."""
 
     # asv_runner times single calls wherever a setup exists: a sample repeats short calls itself, on a clock that runs
     # slower by the same factor.
@@ -141,6 +141,34 @@ class _Run(_Combination):
     rounds = PROFILE.rounds
     repeat = PROFILE.repeat
     warmup_time = PROFILE.warmup
+    calls = 1
+
+    def timer(self) -> float:
+        return perf_counter() / self.calls
+
+
+class _Whole(_Timed):
+    """Whole calls with fresh results: one parameter, the text of what ``made_ready`` turns into a call."""
+
+    _text = ""
+
+    def setup(self, text: str) -> None:
+        if text != self._text:
+            self.call = self.made_ready(text)
+            self.calls = measure.calls_per_sample(self.call)
+            self._text = text
+
+    def made_ready(self, text: str) -> Callable[[], Any]:
+        raise NotImplementedError
+
+    def time_call(self, text: str) -> None:
+        call = self.call
+        for _ in range(self.calls):
+            call()
+
+
+class _Run(_Timed, _Combination):
+    """Of a result that was checked; kernels compiled and weights prepared before."""
 
     def make_ready(self, problem: Problem, variant: registry.Variant) -> None:
         case = measure.make_case(problem, variant.name)
@@ -149,9 +177,6 @@ class _Run(_Combination):
         if reason:
             raise AssertionError(f"wrong result: {reason}")
         self.run, self.calls = case.run, measure.calls_per_sample(case.run)
-
-    def timer(self) -> float:
-        return perf_counter() / self.calls
 
     def time_run(self, *values: Any) -> None:
         run = self.run

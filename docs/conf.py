@@ -56,6 +56,8 @@ html_theme_options = {
 
 def keep_colons(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Napoleon reads "Mode: one of these" as a type in a property's first line; so that is an empty comment."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()  # what a NamedTuple says of a field that has no comment
     if what in ("attribute", "property"):
         lines[:0] = ["..", ""]
 

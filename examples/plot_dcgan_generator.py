@@ -24,6 +24,7 @@ from itertools import pairwise
 import matplotlib.pyplot as plt
 import numpy as np
 from _script import arguments, console, save
+from rich import box
 from rich.table import Table
 
 from tconv_bench import conv_transpose2d, measure, plan, registry, units
@@ -144,13 +145,14 @@ variants = [registry.get(layer.method) for layer in plans]
 packed = [variant.prepared_bytes(layer.problem) for variant, layer in zip(variants, plans)]
 workspace = [variant.workspace_bytes(layer.problem) for variant, layer in zip(variants, plans)]
 
-table = Table("layer", "output", "method", title=f"DCGAN generator, batch of {BATCH}, {plans[0].threads} threads")
+caption = f"DCGAN generator, batch of {BATCH}, {plans[0].threads} threads"
+table = Table("layer", "output", "method", title=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
 for heading in ("one-shot", "planned", "GFLOP/s", "activation", "output", "packed", "workspace"):
     table.add_column(heading, justify="right")
 for row in range(len(NAMES)):
     table.add_row(
         NAMES[row],
-        " x ".join(map(str, activations[row + 1].shape[1:])),
+        "x".join(map(str, activations[row + 1].shape[1:])),
         plans[row].method,
         units.seconds(one_shot[row]),
         units.seconds(planned[row]),

@@ -26,6 +26,7 @@ import numpy as np
 from _script import arguments, console, save, steps
 from _training import Adam, Conv, ConvTranspose, bilinear, normal
 from matplotlib.lines import Line2D
+from rich import box
 from rich.table import Table
 from skimage import color, data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -226,7 +227,7 @@ for (scale, method, name), image in pictures.items():
 results = {key: np.mean(values, axis=0) for key, values in results.items()}
 
 for scale in SCALES:
-    table = Table("method", title=f"x{scale}: mean over {', '.join(TEST)}")
+    table = Table("method", title=f"x{scale}: mean over {', '.join(TEST)}", box=box.SIMPLE_HEAD)
     for heading in ("PSNR, dB", "against bicubic", "SSIM"):
         table.add_column(heading, justify="right")
     for (of, method), (ratio, similarity) in results.items():

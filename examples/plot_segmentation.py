@@ -27,6 +27,7 @@ from _script import arguments, console, save, steps
 from _training import Adam, Conv, ConvTranspose, normal
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
+from rich import box
 from rich.table import Table
 from skimage import color, data, draw
 
@@ -191,7 +192,7 @@ for step in steps(STEPS, "segmentation"):
 predictions = model(test_images).argmax(axis=1)
 accuracy, overlaps = agreement(predictions, test_labels)
 always_background = float((test_labels == 0).mean())
-table = Table("class", title=f"{TEST_IMAGES} test images")
+table = Table("class", title=f"{TEST_IMAGES} test images", box=box.SIMPLE_HEAD)
 table.add_column("IoU before", justify="right")
 table.add_column("IoU after", justify="right")
 for name, first, last in zip((*CLASSES, "mean"), (*untrained, untrained.mean()), (*overlaps, overlaps.mean())):

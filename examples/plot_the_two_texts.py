@@ -72,7 +72,8 @@ both_ways = figures.matrix_view(inputs, kernel, small.reshape(2, 2))
 
 # %%
 # The result is not the image that the convolution came from. ``C.T`` turns shapes round, not values: hence *transposed*
-# convolution, and not the "deconvolution" that it is also called.
+# convolution, and not the "deconvolution" that it is also called. Its third name, *fractionally-strided* convolution, is
+# explained by the zeros below: between two pixels of the small image the kernel takes several steps.
 #
 # A network's weights are learned, and the matrix moves with them; nobody builds it for a large image. Every method here
 # computes the same numbers without it, but for ``matmul``, which is it:
@@ -129,6 +130,12 @@ assert (np.floor(upsample.bilinear(corners.astype(float), 2)) == printed).all()
 print(upsample.bed_of_nails(image, 2))
 
 # %%
+# All of them beside each other, with the cubic interpolation that the first text names too. With aligned corners the pixels of
+# the corners keep their places, and what lies between them is spread evenly.
+
+enlarged = figures.enlargements(corners)
+
+# %%
 # **Max unpooling**: pooling keeps the largest value of each block and remembers where it stood; unpooling puts values back
 # there.
 
@@ -136,6 +143,7 @@ before = np.array([[1, 2, 4, 1], [3, 4, 2, 3], [1, 4, 1, 2], [2, 3, 4, 3]])
 pooled, places = upsample.max_pool2d(before, 2)
 print(pooled)
 print(upsample.max_unpool2d(image, places, 2))
+unpooled = figures.unpooling(before, image)
 
 # %%
 # And the way that learns

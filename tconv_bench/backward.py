@@ -5,12 +5,13 @@ With the columns ``cols[(o, k), (n, i)] = grad_out[n, o, i*stride + k*dilation -
     grad_x[c, (n, i)]      = weight[c, (o, k)] @ cols
     grad_weight[c, (o, k)] = x[c, (n, i)] @ cols.T
 
-``weight``, ``x`` and both results are read and written where they lie. A task has some pixels of ``grad_x``, or some rows (o,
-k) of ``grad_weight``: it copies a block of the columns at a time, in panels of some vectors that its core's second-level
-cache holds, and multiplies the weights or the input of ``simd.TALL`` channels after another with them. No task waits for or
-reads what another one wrote: on two cores without a common cache, columns that they shared took up to twice the time. Where
-rows are few, tasks share the pixels of ``grad_weight`` too, and their sums are added in order. The cut into tasks depends on
-the problem alone, so that results depend neither on the threads nor on the run.
+Both results are written where they lie. Weights and input that several tasks read are turned round once, as the tiles take
+them; others by the task that reads them. A task has some pixels of ``grad_x``, or some rows (o, k) of ``grad_weight``: it
+copies a block of the columns at a time, in panels of some vectors that its core's second-level cache holds, and multiplies the
+weights or the input of ``simd.TALL`` channels after another with them. No task waits for or reads what another one wrote: on
+two cores without a common cache, columns that they shared took up to twice the time. Where rows are few, tasks share the pixels
+of ``grad_weight`` too, and their sums are added in order. The cut into tasks depends on the problem alone, so that results
+depend neither on the threads nor on the run.
 
 Cost: twice the forward call's products, and ``taps / stride**d`` times ``grad_out`` copied twice.
 
@@ -20,6 +21,7 @@ van de Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 2008
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from math import prod
@@ -27,20 +29,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import carray, prange
+from numpy import empty, zeros  # each is looked up in every call
 from numpy.typing import NDArray
 
 from tconv_bench import simd
 from tconv_bench.jit import kernel, threads
 from tconv_bench.problem import Problem
 from tconv_bench.simd import (
+    PIECE_FIELDS,
     as_pointer,
     call_sum_taps,
     call_task,
-    clear,
-    copy,
+    copy_columns,
     copy_rows,
-    copy_strided,
-    deinterleave,
+    difference_to_itself,
     take_number,
     total,
     transpose_rows,
@@ -53,14 +55,16 @@ TALL = simd.TALL
 AREA = 2**17  # elements of the columns that a task holds: 512 KiB of float32, half of a second-level cache
 DEPTH = 512  # products that a tile adds at once: its rows of weights stay in the first-level cache
 DEEP = 512  # products from which on two vectors are wide enough for a panel
-TOGETHER = 32  # rows that are copied for all pixels of a task before the next ones: planes apart by a power of two collide
 MIN_TASKS = 16  # of each gradient, so that threads finish together
 MIN_PARTS = 4  # of grad_x: tasks that share pixels each copy the same columns
 LEAST = 128  # pixels or rows that a task has at least where there are enough
 SHARED = 2**20  # elements that the shares of grad_weight's sums may take
+MIN_USES = 2  # tasks that read the same weights, or input, from which on these are turned round once for all
+MOST_PACKED = 2**22  # elements of them
 SUMMED_TOGETHER = 2**14  # elements of grad_out, at least, that a task adds up for grad_bias
 ALONE_CYCLES = 25_000  # a launch on all threads takes 3 us, and longer when they sleep
 KNOWN = 256
+LINE = 16  # elements of a cache line at least
 
 
 class Cut(NamedTuple):
@@ -80,15 +84,17 @@ class Cut(NamedTuple):
     w_shares: int  # tasks of the same rows, whose sums are added
     sums: int  # tasks that add up the same channel's bias
     summed: int  # elements of an image's channel that one of them adds
-    least_shift: int  # of the pixels that taps read of an output row's phase, and how much further the last one reads
-    reach: int
-    line: int  # room for a phase of a panel's part of an output row
+    packs_weight: int  # whether the weights are turned round once, for all tasks
+    packs_x: int
 
 
 ARRAYS_AT = SIZES_AT + len(Cut._fields)
 TAPS_AT, TILE_AT, COPY_AT, X_AT, WEIGHT_AT, GRAD_X_AT, GRAD_WEIGHT_AT = range(ARRAYS_AT, ARRAYS_AT + 7)
-TAP_FIELDS = 6  # of a kernel position: shifts along z, y and x, the first and past the last input pixel, place in a line
-WOVEN = 4  # the largest stride whose phases are taken apart in registers
+PACK_AT, PACKS_AT, PACKED_WEIGHT_AT, PACKED_X_AT, CODES_AT = range(GRAD_WEIGHT_AT + 1, GRAD_WEIGHT_AT + 6)
+COUNTS_AT = CODES_AT + 3  # of the tasks of each gradient, whose codes stand before
+IS_WHOLE_AT = COUNTS_AT + 3  # no tap is cut off at a border
+TABLES = IS_WHOLE_AT + 1
+TAP_FIELDS = 4  # of a kernel position: shifts along z, y and x, and of the place in an image's channel
 
 
 def _up(number: int, multiple: int) -> int:
@@ -109,7 +115,7 @@ def _share(length: int, held: int, tasks: int, panel: int) -> int:
 
 def cut(problem: Problem) -> Cut:
     """Tasks whose columns fit the second-level cache, and enough of them."""
-    g, lanes = problem.geometry, simd.VECTOR_BYTES // problem.itemsize
+    lanes = simd.VECTOR_BYTES // problem.itemsize
     c_in, wanted = problem.c_in // problem.groups, -(-MIN_TASKS // problem.groups)
     pixels, rows = problem.batch * problem.in_pixels, problem.c_out // problem.groups * problem.taps
     pixel_panel, row_panel = _panel(pixels, rows, lanes), _panel(rows, pixels, lanes)
@@ -120,11 +126,11 @@ def cut(problem: Problem) -> Cut:
     most = min(pixels // LEAST, SHARED // (c_in * rows * problem.groups))
     w_share = _up(-(-pixels // max(1, min(-(-wanted // w_blocks), most))), DEPTH if pixels > DEPTH * wanted else 1)
     sums = max(1, min(-(-MIN_TASKS // problem.c_out), problem.out_pixels // SUMMED_TOGETHER))
-    least, last = -g.px // g.sx, ((g.kx - 1) * g.dx - g.px) // g.sx
     return Cut(
         pixel_panel, row_panel, x_rows, x_pixels, x_chunks, x_channels, -(-c_in // x_channels), min(w_pixels, w_share), w_rows,
-        w_blocks, w_share, -(-pixels // w_share), sums, -(-problem.out_pixels // sums), least, last - least,
-        pixel_panel + last - least,
+        w_blocks, w_share, -(-pixels // w_share), sums, -(-problem.out_pixels // sums),
+        int(x_chunks >= MIN_USES and prod(problem.weight_shape) <= MOST_PACKED),
+        int(w_blocks >= MIN_USES and prod(problem.x_shape) <= MOST_PACKED),
     )  # fmt: skip
 
 
@@ -132,113 +138,119 @@ def workspace_bytes(problem: Problem) -> int:
     """Bytes that a call uses besides its results: per thread a task's columns, and shares of grad_weight's sums."""
     c = cut(problem)
     shares = c.w_shares * prod(problem.weight_shape) if c.w_shares > 1 else 0
-    return problem.itemsize * (threads() * _room(c) + shares)
+    return problem.itemsize * (threads() * _room(c) + sum(_packed(problem, c)) + shares)
+
+
+def _packed(problem: Problem, c: Cut) -> tuple[int, int]:
+    """Elements of the weights and of the input as tiles take them, each channel with a line to spare."""
+    rows, pixels = problem.c_out // problem.groups * problem.taps, problem.batch * problem.in_pixels
+    return c.packs_weight * problem.c_in * (rows + LINE), c.packs_x * problem.c_in * (pixels + LINE)
 
 
 def _room(c: Cut) -> int:
     """Elements of a task's columns, and of a panel of them that is turned round."""
     panels = -(-c.x_pixels // c.pixel_panel), -(-c.w_rows // c.row_panel)
-    turned = panels[1] * c.row_panel * c.w_pixels + c.row_panel * c.pixel_panel
-    return max(panels[0] * c.pixel_panel * c.x_rows, turned)
+    turned = panels[1] * c.row_panel * c.w_pixels + c.row_panel * _up(c.w_pixels, c.pixel_panel)
+    return _up(max(panels[0] * c.pixel_panel * c.x_rows, turned), LINE)
 
 
 @kernel
 def _cut(tables):
     s = tables[SIZES_AT:ARRAYS_AT]
-    return Cut(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12], s[13], s[14], s[15], s[16])
+    return Cut(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12], s[13], s[14], s[15])
 
 
-COPY_FIELDS = 7  # of a request to copy columns: the tables' address, then what ``_copy_pixels`` calls by these names
-TABLES_AT, ROW_AT, ROWS_AT, GROUP_AT, PIXEL_AT, COUNT_AT, TO_AT = range(COPY_FIELDS)
-
-
-@kernel
-def _copy_tap(g, tap, source, at, ix, count, room, to):
-    """One kernel position's pixels ``ix ... ix + count - 1`` of a row of ``source``, zero where there is none."""
-    first, last = min(max(ix, tap[3]), ix + count), min(tap[4], ix + count)
-    if last <= first:
-        first = last = ix + count
-    clear(room, to, first - ix)
-    copy_strided(source, at + first * g.sx + tap[2], g.sx, room, to + first - ix, last - first)
-    clear(room, to + last - ix, ix + count - last)
+COPY_FIELDS = 8  # of a request to copy columns: the tables' address, then what ``_copy_pieces`` calls by these names
+TABLES_AT, ROW_AT, ROWS_AT, GROUP_AT, PIECES_AT, COUNT_AT, ROW_STEP_AT, TO_AT = range(COPY_FIELDS)
+EVERYWHERE = 2**62
 
 
 @kernel
-def _copy_lone_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, count, room, to):
-    """``_copy_pixels`` of images of one pixel: a row reads the same place of every image."""
-    kernel_taps, plane = g.kz * g.ky * g.kx, g.oz * g.oy * g.ox
-    for row in range(rows):
-        o, tap = divmod(first_row + row, kernel_taps)
-        oz, oy, ox = taps[tap, 0], taps[tap, 1], taps[tap, 2]
-        if 0 <= oz < g.oz and 0 <= oy < g.oy and 0 <= ox < g.ox:
-            at = (pixel * g.c_out + group * (g.c_out // g.groups) + o) * plane + (oz * g.oy + oy) * g.ox + ox
-            copy_strided(grad_out, at, g.c_out * plane, room, to + row * c.pixel_panel, count)
-        else:
-            clear(room, to + row * c.pixel_panel, count)
+def _most_pieces(g, c, count, lanes):
+    """Pieces that so many pixels have at most: one more than whole ones in each row of an image, and in each panel."""
+    rows = count // (g.n if g.iz * g.iy * g.ix == 1 else g.ix) + 2
+    return count // lanes + rows + count // c.pixel_panel + 2
 
 
 @kernel
-def _copy_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, count, line, room, to):
-    """Columns ``pixel ... pixel + count - 1`` of some rows of a group; ``room[to + row*pixel_panel + j]``."""
-    kernel_taps = g.kz * g.ky * g.kx
-    c_out, plane = g.c_out // g.groups, g.oz * g.oy * g.ox
-    if g.iz * g.iy * g.ix == 1:
-        _copy_lone_pixels(g, c, grad_out, taps, first_row, rows, group, pixel, count, room, to)
-        return
+def _list_pieces(g, c, pixel, count, panel_step, lanes, pieces):
+    """List the pieces of pixels ``pixel ... pixel + count - 1``, none of which is in two panels; returns how many.
+
+    A piece is neighbouring pixels of an input row, or of images of one pixel, as many as a vector has lanes at most: the place
+    that they read in grad_out, their place in the columns, their number, and z, y and x of what they read, all but the taps'
+    and channels' share. Pixel j of a panel stands at ``panel_step`` times the panel's number + j.
+    """
+    plane, is_lone = g.oz * g.oy * g.ox, g.iz * g.iy * g.ix == 1
     rest, ix = divmod(pixel, g.ix)
     rest, iy = divmod(rest, g.iy)
     n, iz = divmod(rest, g.iz)
-    first_o, first_tap = divmod(first_row, kernel_taps)
-    first_kx = first_tap % g.kx
-    done = 0
+    number, done = 0, 0
     while done < count:
-        run = min(g.ix - ix, count - done)
-        tap = first_tap
-        at = (n * g.c_out + group * c_out + first_o) * plane
-        start = (ix + c.least_shift) * g.sx
-        row, kx = 0, first_kx
-        while row < rows:
-            same = min(g.kx - kx, rows - row)
-            target = to + row * c.pixel_panel + done
-            oz, oy = iz * g.sz + taps[tap, 0], iy * g.sy + taps[tap, 1]
-            source = at + (oz * g.oy + oy) * g.ox
-            if oz < 0 or oz >= g.oz or oy < 0 or oy >= g.oy:
-                for i in range(same):
-                    clear(room, target + i * c.pixel_panel, run)
-            elif g.sx <= WOVEN:
-                deinterleave(g.sx, grad_out, source + start, -start, g.ox - start, line, 0, c.line, run + c.reach)
-                for i in range(same):
-                    copy(line, taps[tap + i, 5], room, target + i * c.pixel_panel, run)
-            else:
-                for i in range(same):
-                    _copy_tap(g, taps[tap + i], grad_out, source, ix, run, room, target + i * c.pixel_panel)
-            row += same
-            kx = 0
-            tap += same
-            if tap == kernel_taps:
-                tap = 0
-                at += plane
+        panel, of_panel = divmod(done, c.pixel_panel)
+        run = min(min(count - done, c.pixel_panel - of_panel), lanes)
+        if not is_lone:
+            run = min(run, g.ix - ix)
+        z, y, x = iz * g.sz, iy * g.sy, ix * g.sx
+        pieces[number, 0] = n * g.c_out * plane + (z * g.oy + y) * g.ox + x
+        pieces[number, 1] = panel * panel_step + of_panel
+        pieces[number, 2], pieces[number, 3], pieces[number, 4], pieces[number, 5] = run, z, y, x
+        number += 1
         done += run
-        ix = 0
-        iy += 1
-        if iy == g.iy:
-            iy = 0
-            iz += 1
-            if iz == g.iz:
-                iz = 0
-                n += 1
+        ix += run
+        if is_lone:
+            ix = 0
+            n += run
+        elif ix == g.ix:
+            ix = 0
+            iy += 1
+            if iy == g.iy:
+                iy = 0
+                iz += 1
+                if iz == g.iz:
+                    iz = 0
+                    n += 1
+    return number
+
+
+@kernel
+def _copy_pieces(g, grad_out, taps, first_row, rows, group, pieces, row_step, room, to):
+    """Columns of some pieces and rows of a group: ``room[to + place of the piece + row*row_step + j]``."""
+    kernel_taps, plane = g.kz * g.ky * g.kx, g.oz * g.oy * g.ox
+    is_lone = g.iz * g.iy * g.ix == 1
+    sizes = (g.oz, g.oy, EVERYWHERE if is_lone else g.ox)
+    o, tap = divmod(first_row, kernel_taps)
+    row = 0
+    while row < rows:
+        at = (group * (g.c_out // g.groups) + o) * plane
+        taps_here = min(g.kx - tap % g.kx, rows - row)
+        z, y, x, place = taps[tap, 0], taps[tap, 1], taps[tap, 2], taps[tap, 3]
+        stride, low, high = g.sx, 0, taps_here
+        if is_lone:  # pixels of neighbouring images, all of which have a place or none
+            stride, low = g.c_out * plane, min(taps_here, max(0, (g.dx - 1 - x) // g.dx))
+            high, x = max(low, min(taps_here, (g.ox - 1 - x) // g.dx + 1)), 0
+        for part, first, last in ((0, 0, low), (1, low, high), (2, high, taps_here)):
+            if last > first:
+                copy_columns(
+                    stride, grad_out, at + place + first * g.dx, sizes, (z if part == 1 else -1, y, x), g.dx, last - first,
+                    pieces, pieces.shape[0], room, to + (row + first) * row_step, row_step,
+                )  # fmt: skip
+        row += taps_here
+        tap += taps_here
+        if tap == kernel_taps:
+            tap = 0
+            o += 1
 
 
 def _copy_task(_, request, grad_out, room):
-    """Columns of some rows and a panel of pixels, as requested; a part of both gradients' tasks."""
+    """Columns as requested; a part of both gradients' tasks."""
     request, grad_out, room = carray(request, COPY_FIELDS), carray(grad_out, 1), carray(room, 1)
-    tables = carray(as_pointer(request[TABLES_AT]), GRAD_WEIGHT_AT + 1, dtype=np.int64)
-    g, c = _native.geometry(tables), _cut(tables)
+    tables = carray(as_pointer(request[TABLES_AT]), TABLES, dtype=np.int64)
+    g = _native.geometry(tables)
     taps = carray(as_pointer(tables[TAPS_AT]), (g.kz * g.ky * g.kx, TAP_FIELDS), dtype=np.int64)
-    line = np.empty(g.sx * c.line if g.sx <= WOVEN else 0, room.dtype)
-    _copy_pixels(
-        g, c, grad_out, taps, request[ROW_AT], request[ROWS_AT], request[GROUP_AT], request[PIXEL_AT], request[COUNT_AT], line,
-        room, request[TO_AT],
+    pieces = carray(as_pointer(request[PIECES_AT]), (request[COUNT_AT], PIECE_FIELDS), dtype=np.int64)
+    _copy_pieces(
+        g, grad_out, taps, request[ROW_AT], request[ROWS_AT], request[GROUP_AT], pieces, request[ROW_STEP_AT], room,
+        request[TO_AT],
     )  # fmt: skip
 
 
@@ -255,8 +267,8 @@ def _height(left):
 
 
 @kernel
-def _tiles(tile, height, columns, near, zeros, room, at, step, ask, asked, depth, adds, target, to, row_step):
-    """target[to + i*row_step + j] = (itself if ``adds``) + near[k, i] @ room[at + k*step + j] for whole vectors of columns.
+def _tiles(tile, height, columns, near, near_at, zeros, room, at, step, ask, asked, depth, adds, target, to, row_step):
+    """target[to + i*row_step + j] = (itself if ``adds``) + near[near_at + k*height + i] @ room[at + k*step + j], whole vectors.
 
     ``ask``: a tile's offsets, which are none, and from 2 on pairs of lines to ask for, as many as ``asked``.
     """
@@ -264,11 +276,11 @@ def _tiles(tile, height, columns, near, zeros, room, at, step, ask, asked, depth
     vectors = (columns + lanes - 1) // lanes
     pairs = vectors // 2
     if pairs > 0:
-        call_sum_taps(tile, height, 2, pairs, lanes, near, 0, height, room, at, step, ask, 0, 1, depth, adds, zeros, 0,
+        call_sum_taps(tile, height, 2, pairs, lanes, near, near_at, height, room, at, step, ask, 0, 1, depth, adds, zeros, 0,
                       target, to, row_step, ask, 1, asked, near.ctypes.data, 0)  # fmt: skip
     if vectors % 2:
         done = pairs * 2 * lanes
-        call_sum_taps(tile, height, 1, 1, lanes, near, 0, height, room, at + done, step, ask, 0, 1, depth, adds, zeros, 0,
+        call_sum_taps(tile, height, 1, 1, lanes, near, near_at, height, room, at + done, step, ask, 0, 1, depth, adds, zeros, 0,
                       target, to + done, row_step, ask, 1, asked, near.ctypes.data, 0)  # fmt: skip
 
 
@@ -303,7 +315,8 @@ def _move(edge, width, height, columns, array, at, row_step, left, run, jump, st
 
 @kernel
 def _add_panel(
-    tile, height, columns, near, zeros, room, at, width, ask, asked, depth, adds, target, to, row_step, left, run, jump, edge
+    tile, height, columns, near, near_at, zeros, room, at, width, ask, asked, depth, adds, target, to, row_step, left, run,
+    jump, edge,
 ):  # fmt: skip
     """``_tiles`` on any number of columns, which jump as those of ``_move`` do."""
     lanes = simd.VECTOR_BYTES // room.itemsize
@@ -312,7 +325,22 @@ def _add_panel(
         while done < columns:
             count = min(left, columns - done)
             _tiles(
-                tile, height, count, near, zeros, room, at + done, width, ask, asked, depth, adds, target, to + done, row_step
+                tile,
+                height,
+                count,
+                near,
+                near_at,
+                zeros,
+                room,
+                at + done,
+                width,
+                ask,
+                asked,
+                depth,
+                adds,
+                target,
+                to + done,
+                row_step,
             )
             done += count
             to += jump
@@ -320,7 +348,7 @@ def _add_panel(
         return
     if adds:
         _move(edge, width, height, columns, target, to, row_step, left, run, jump, False)
-    _tiles(tile, height, columns, near, zeros, room, at, width, ask, asked, depth, adds, edge, 0, width)
+    _tiles(tile, height, columns, near, near_at, zeros, room, at, width, ask, asked, depth, adds, edge, 0, width)
     _move(edge, width, height, columns, target, to, row_step, left, run, jump, True)
 
 
@@ -332,9 +360,38 @@ def _no_lines(c, itemsize):
     return ask
 
 
+@kernel
+def _turn_pixels(g, x, own, height, pixel, pixels, near, to):
+    """near[to + j*height + i] = pixel ``pixel + j`` of channel ``own + i``, counted through all images."""
+    image, done = g.iz * g.iy * g.ix, 0
+    while done < pixels:
+        n, q = divmod(pixel + done, image)
+        run = min(pixels - done, image - q)
+        transpose_rows(x, (n * g.c_in + own) * image + q, image, height, run, near, to + done * height, height)
+        done += run
+
+
+def _pack_task(task, tables, weight, x):
+    """The weights and the input of a tile's channels, turned round as tiles take them."""
+    tables, weight, x = carray(tables, TABLES), carray(weight, 1), carray(x, 1)
+    g, c = _native.geometry(tables), _cut(tables)
+    image, c_in, rows = g.iz * g.iy * g.ix, g.c_in // g.groups, g.c_out // g.groups * g.kz * g.ky * g.kx
+    group, tile = divmod(task, (c_in + TALL - 1) // TALL)
+    channel, end = tile * TALL, min(c_in, (tile + 1) * TALL)
+    while channel < end:
+        height, own = _height(end - channel), group * c_in + channel
+        if c.packs_weight != 0:
+            packed = _native.array_at(tables, PACKED_WEIGHT_AT, weight)
+            transpose_rows(weight, own * rows, rows, height, rows, packed, own * (rows + LINE), height)
+        if c.packs_x != 0:
+            packed = _native.array_at(tables, PACKED_X_AT, x)
+            _turn_pixels(g, x, own, height, 0, g.n * image, packed, own * (g.n * image + LINE))
+        channel += height
+
+
 def _input_task(task, tables, grad_out, room):
     """Some pixels of grad_x, of some channels."""
-    tables, grad_out, room = carray(tables, GRAD_WEIGHT_AT + 1), carray(grad_out, 1), carray(room, 1)
+    tables, grad_out, room = carray(tables, TABLES), carray(grad_out, 1), carray(room, 1)
     g, c = _native.geometry(tables), _cut(tables)
     rest, channels = divmod(task, c.x_parts)
     group, chunk = divmod(rest, c.x_chunks)
@@ -344,23 +401,28 @@ def _input_task(task, tables, grad_out, room):
     first = chunk * c.x_pixels
     pixels = min(c.x_pixels, g.n * image - first)
     near, zeros = np.empty(TALL * c.x_rows + simd.VECTOR_BYTES, room.dtype), np.zeros(TALL, room.dtype)
+    if c.packs_weight != 0:
+        near = _native.array_at(tables, PACKED_WEIGHT_AT, room)
     edge = np.empty(TALL * c.pixel_panel, room.dtype)
     request = np.empty(COPY_FIELDS, np.int64)
     request[TABLES_AT] = tables.ctypes.data
     ask = _no_lines(c, room.itemsize)
+    lanes = simd.VECTOR_BYTES // room.itemsize
+    pieces = np.empty((_most_pieces(g, c, pixels, lanes), PIECE_FIELDS), np.int64)
     for row in range(0, all_rows, c.x_rows):
         rows = min(c.x_rows, all_rows - row)
-        for part in range(0, rows, TOGETHER):
-            for pixel in range(0, pixels, c.pixel_panel):
-                request[ROW_AT], request[ROWS_AT], request[GROUP_AT] = row + part, min(TOGETHER, rows - part), group
-                request[PIXEL_AT], request[COUNT_AT] = first + pixel, min(c.pixel_panel, pixels - pixel)
-                request[TO_AT] = pixel * rows + part * c.pixel_panel
-                call_task(tables[COPY_AT], 0, request, grad_out, room)
+        request[COUNT_AT] = _list_pieces(g, c, first, pixels, rows * c.pixel_panel, lanes, pieces)
+        request[PIECES_AT], request[ROW_STEP_AT], request[TO_AT] = pieces.ctypes.data, c.pixel_panel, 0
+        request[ROW_AT], request[ROWS_AT], request[GROUP_AT] = row, rows, group
+        call_task(tables[COPY_AT], 0, request, grad_out, room)
         channel, end = channels * c.x_channels, min(c_in, (channels + 1) * c.x_channels)
         while channel < end:
             height = _height(end - channel)
             own = group * c_in + channel
-            transpose_rows(weight, own * all_rows + row, all_rows, height, rows, near, 0, height)
+            near_at = own * (all_rows + LINE) + row * height
+            if c.packs_weight == 0:
+                near_at = 0
+                transpose_rows(weight, own * all_rows + row, all_rows, height, rows, near, 0, height)
             n, q = divmod(first, image)
             for pixel in range(0, pixels, c.pixel_panel):
                 to = (n * g.c_in + own) * image + q
@@ -374,15 +436,15 @@ def _input_task(task, tables, grad_out, room):
                 if pixel + c.pixel_panel < pixels:
                     asked = _list_lines(ask, grad_x, (n * g.c_in + own) * image + q, image, height, c.pixel_panel)
                 _add_panel(
-                    tables[TILE_AT], height, columns, near, zeros, room, pixel * rows, c.pixel_panel, ask, asked, rows, row > 0,
-                    grad_x, to, image, left, image, (g.c_in - 1) * image, edge,
+                    tables[TILE_AT], height, columns, near, near_at, zeros, room, pixel * rows, c.pixel_panel, ask, asked, rows,
+                    row > 0, grad_x, to, image, left, image, (g.c_in - 1) * image, edge,
                 )  # fmt: skip
             channel += height
 
 
 def _weight_task(task, tables, grad_out, room):
     """Some rows of grad_weight, of all channels of a group; or a share of their sums."""
-    tables, grad_out, room = carray(tables, GRAD_WEIGHT_AT + 1), carray(grad_out, 1), carray(room, 1)
+    tables, grad_out, room = carray(tables, TABLES), carray(grad_out, 1), carray(room, 1)
     g, c = _native.geometry(tables), _cut(tables)
     rest, share = divmod(task, c.w_shares)
     group, block = divmod(rest, c.w_blocks)
@@ -394,32 +456,34 @@ def _weight_task(task, tables, grad_out, room):
     first, last = share * c.w_share, min(g.n * image, (share + 1) * c.w_share)
     target = (share * g.c_in + group * c_in) * all_rows + row
     near, zeros = np.empty(TALL * c.w_pixels + simd.VECTOR_BYTES, room.dtype), np.zeros(TALL, room.dtype)
+    if c.packs_x != 0:
+        near = _native.array_at(tables, PACKED_X_AT, room)
     edge = np.empty(TALL * c.row_panel, room.dtype)
     request = np.empty(COPY_FIELDS, np.int64)
     request[TABLES_AT] = tables.ctypes.data
     ask = _no_lines(c, room.itemsize)
-    turned = c.row_panel * c.pixel_panel
+    parts = (c.w_pixels + c.pixel_panel - 1) // c.pixel_panel
+    turned = parts * c.row_panel * c.pixel_panel
+    lanes = simd.VECTOR_BYTES // room.itemsize
+    pieces = np.empty((_most_pieces(g, c, c.w_pixels, lanes), PIECE_FIELDS), np.int64)
+    request[PIECES_AT], request[GROUP_AT], request[ROW_STEP_AT], request[TO_AT] = pieces.ctypes.data, group, c.pixel_panel, 0
     for pixel in range(first, last, c.w_pixels):
         pixels = min(c.w_pixels, last - pixel)
+        request[COUNT_AT] = _list_pieces(g, c, pixel, pixels, c.row_panel * c.pixel_panel, lanes, pieces)
         for at in range(0, rows, c.row_panel):
             height = min(c.row_panel, rows - at)
+            request[ROW_AT], request[ROWS_AT] = row + at, height
+            call_task(tables[COPY_AT], 0, request, grad_out, room)
             for part in range(0, pixels, c.pixel_panel):
-                count = min(c.pixel_panel, pixels - part)
-                request[ROW_AT], request[ROWS_AT], request[GROUP_AT] = row + at, height, group
-                request[PIXEL_AT], request[COUNT_AT], request[TO_AT] = pixel + part, count, 0
-                call_task(tables[COPY_AT], 0, request, grad_out, room)
-                to = turned + at * pixels + part * c.row_panel
-                transpose_rows(room, 0, c.pixel_panel, height, count, room, to, c.row_panel)
+                count, to = min(c.pixel_panel, pixels - part), turned + at * pixels + part * c.row_panel
+                transpose_rows(room, part * c.row_panel, c.pixel_panel, height, count, room, to, c.row_panel)
         channel = 0
         while channel < c_in:
             height = _height(c_in - channel)
-            done = 0
-            while done < pixels:
-                n, q = divmod(pixel + done, image)
-                run = min(pixels - done, image - q)
-                source = (n * g.c_in + group * c_in + channel) * image + q
-                transpose_rows(x, source, image, height, run, near, done * height, height)
-                done += run
+            near_at = (group * c_in + channel) * (g.n * image + LINE) + pixel * height
+            if c.packs_x == 0:
+                near_at = 0
+                _turn_pixels(g, x, group * c_in + channel, height, pixel, pixels, near, 0)
             to = target + channel * all_rows
             for at in range(0, rows, c.row_panel):
                 columns = min(c.row_panel, rows - at)
@@ -427,15 +491,15 @@ def _weight_task(task, tables, grad_out, room):
                 if at + c.row_panel < rows:
                     asked = _list_lines(ask, grad_weight, to + at + c.row_panel, all_rows, height, c.row_panel)
                 _add_panel(
-                    tables[TILE_AT], height, columns, near, zeros, room, turned + at * pixels, c.row_panel, ask, asked, pixels,
-                    pixel > first, grad_weight, to + at, all_rows, columns, columns, 0, edge,
+                    tables[TILE_AT], height, columns, near, near_at, zeros, room, turned + at * pixels, c.row_panel, ask, asked,
+                    pixels, pixel > first, grad_weight, to + at, all_rows, columns, columns, 0, edge,
                 )  # fmt: skip
             channel += height
 
 
 def _sum_task(task, tables, grad_out, sums):
     """A share of a channel's pixels of all images."""
-    tables, grad_out = carray(tables, GRAD_WEIGHT_AT + 1), carray(grad_out, 1)
+    tables, grad_out = carray(tables, TABLES), carray(grad_out, 1)
     sums = carray(sums, task + 1)
     g, c = _native.geometry(tables), _cut(tables)
     channel, part = divmod(task, c.sums)
@@ -448,84 +512,203 @@ def _sum_task(task, tables, grad_out, sums):
     sums[task] = held
 
 
-@kernel(parallel=True)
-def _run_tasks(codes, counts, threads, constant_tables, grad_out, x, weight, grad_x, grad_weight, sums, room):
-    """``codes`` and ``counts`` of the tasks of grad_x, of grad_weight and of grad_bias; ``room`` for each thread.
+@kernel
+def _take_tasks(tables, taken, grad_out, sums, room):
+    """Tasks of grad_x, of grad_weight and of grad_bias, the next one that no thread has taken, until there are none."""
+    task = take_number(taken, 0)
+    while task < tables[COUNTS_AT] + tables[COUNTS_AT + 1] + tables[COUNTS_AT + 2]:
+        kind, number = 0, task
+        while number >= tables[COUNTS_AT + kind]:
+            number -= tables[COUNTS_AT + kind]
+            kind += 1
+        call_task(tables[CODES_AT + kind], number, tables, grad_out, sums if kind == 2 else room)
+        task = take_number(taken, 0)
 
-    Threads take the next task when they are done with one.
+
+@kernel
+def _add_shares(shares, result, part, parts):
+    """A part of the elements of ``result``: the sums of all shares, in order."""
+    first, last = part * result.size // parts, (part + 1) * result.size // parts
+    own = result[first:last]
+    own[:] = shares[first:last]
+    for start in range(result.size, shares.size, result.size):
+        other = shares[start + first : start + last]
+        for i in range(own.size):
+            own[i] += other[i]
+
+
+@kernel
+def _is_harmless(factor, result):
+    """Whether all of a factor is finite, which is seen in its products' sums too; the smaller one is looked at first."""
+    if result.size < factor.size and difference_to_itself(result, 0, result.size) == 0:
+        return True
+    return difference_to_itself(factor, 0, factor.size) == 0
+
+
+@kernel(parallel=True)
+def _run(constant_tables, threads, grad_out, x, weight, grad_x, shares, grad_weight, sums, grad_bias, room, packed):
+    """All gradients; ``shares`` of grad_weight's sums, ``sums`` of grad_bias's; ``room`` for each thread; what is ``packed``.
+
+    False where a border's zeros may have met a factor that is not finite.
     """
     tables = constant_tables.copy()
     tables[X_AT], tables[WEIGHT_AT] = x.ctypes.data, weight.ctypes.data
-    tables[GRAD_X_AT], tables[GRAD_WEIGHT_AT] = grad_x.ctypes.data, grad_weight.ctypes.data
+    tables[GRAD_X_AT], tables[GRAD_WEIGHT_AT] = grad_x.ctypes.data, shares.ctypes.data
+    tables[PACKED_X_AT] = packed.ctypes.data + tables[PACKED_X_AT] * packed.itemsize
+    tables[PACKED_WEIGHT_AT] = packed.ctypes.data
+    if packed.size > 0 and threads == 1:
+        for task in range(tables[PACKS_AT]):
+            call_task(tables[PACK_AT], task, tables, weight, x)
+    elif packed.size > 0:
+        for task in prange(tables[PACKS_AT]):
+            call_task(tables[PACK_AT], np.int64(task), tables, weight, x)
     taken = np.zeros(1, np.int64)
-    share = room.size // threads  # of a buffer that may be larger than asked for
-    for thread in prange(threads):
-        own = room[thread * share :]
-        task = take_number(taken, 0)
-        while task < counts[0] + counts[1] + counts[2]:
-            if task < counts[0]:
-                call_task(codes[0], task, tables, grad_out, own)
-            elif task < counts[0] + counts[1]:
-                call_task(codes[1], task - counts[0], tables, grad_out, own)
-            else:
-                call_task(codes[2], task - counts[0] - counts[1], tables, grad_out, sums)
-            task = take_number(taken, 0)
+    if threads == 1:
+        _take_tasks(tables, taken, grad_out, sums, room)
+    else:
+        own = room.size // threads
+        for thread in prange(threads):
+            _take_tasks(tables, taken, grad_out, sums, room[thread * own :])
+    if shares.size > grad_weight.size:
+        if threads == 1:
+            _add_shares(shares, grad_weight, 0, 1)
+        else:
+            for thread in prange(threads):
+                _add_shares(shares, grad_weight, thread, threads)
+    parts = sums.size // grad_bias.size
+    for channel in range(grad_bias.size):
+        grad_bias[channel] = sums[channel * parts]
+        for part in range(1, parts):
+            grad_bias[channel] += sums[channel * parts + part]
+    return tables[IS_WHOLE_AT] != 0 or (_is_harmless(weight, grad_x) and _is_harmless(x, grad_weight))
 
 
-class _Ready(NamedTuple):
+class Ready(NamedTuple):
     """All that depends on the problem alone."""
 
-    codes: NDArray[np.int64]
-    counts: NDArray[np.int64]
+    problem: Problem
     alone: bool  # no work for two threads
     tables: NDArray[np.int64]
     taps: NDArray[np.int64]  # ``tables`` holds its address
-    cut: Cut
+    shares: int
+    sums: int
     room: int
+    packed: int
+    dtype: np.dtype[Any]
 
 
 @lru_cache(KNOWN)
-def _ready(problem: Problem) -> _Ready:
+def ready(problem: Problem) -> Ready:
+    """What ``compute`` needs for a problem of floats that is not empty."""
     c, g = cut(problem), problem.geometry
-    tasks = g.groups * c.x_chunks * c.x_parts, g.groups * c.w_blocks * c.w_shares, g.c_out * c.sums
-    codes = [_native.code(task, problem.dtype).address for task in (_input_task, _weight_task, _sum_task)]
-    taps = _taps(problem, c)
-    tables = np.zeros(GRAD_WEIGHT_AT + 1, np.int64)
+    taps = _taps(problem)
+    tables = np.zeros(TABLES, np.int64)
     tables[FIRST_FREE:ARRAYS_AT] = *g, *c
     tables[TAPS_AT] = taps.ctypes.data
     tables[TILE_AT] = simd.native_sum_taps(problem.dtype).address
     tables[COPY_AT] = _native.code(_copy_task, problem.dtype).address
+    tables[CODES_AT:COUNTS_AT] = [_native.code(task, problem.dtype).address for task in (_input_task, _weight_task, _sum_task)]
+    tables[COUNTS_AT:IS_WHOLE_AT] = g.groups * c.x_chunks * c.x_parts, g.groups * c.w_blocks * c.w_shares, g.c_out * c.sums
+    tables[PACK_AT] = _native.code(_pack_task, problem.dtype).address
+    tables[PACKS_AT] = g.groups * -(-(g.c_in // g.groups) // TALL)
+    tables[PACKED_X_AT] = _packed(problem, c)[0]  # elements that come before it
+    tables[IS_WHOLE_AT] = problem.meetings == problem.taps * problem.in_pixels
     cycles = 2 * problem.flops // (2 * simd.VECTOR_BYTES // problem.itemsize)
-    return _Ready(np.array(codes), np.array(tasks), cycles < ALONE_CYCLES, tables, taps, c, _room(c))
+    return Ready(
+        problem,
+        cycles < ALONE_CYCLES,
+        tables,
+        taps,
+        c.w_shares,
+        c.sums,
+        _room(c),
+        sum(_packed(problem, c)),
+        np.dtype(problem.dtype),
+    )
 
 
-def _taps(problem: Problem, c: Cut) -> NDArray[np.int64]:
+def _taps(problem: Problem) -> NDArray[np.int64]:
     """Of each kernel position what TAP_FIELDS says."""
     g = problem.geometry
     taps = []
     for kz, ky, kx in product(range(g.kz), range(g.ky), range(g.kx)):
-        shift = kx * g.dx - g.px
-        pixel, phase = divmod(shift, g.sx)
-        reads = max(0, -pixel), (g.ox - 1 - shift) // g.sx + 1
-        taps.append((kz * g.dz - g.pz, ky * g.dy - g.py, shift, *reads, phase * c.line + pixel - c.least_shift))
+        z, y, x = kz * g.dz - g.pz, ky * g.dy - g.py, kx * g.dx - g.px
+        taps.append((z, y, x, (z * g.oy + y) * g.ox + x))
     return np.array(taps, np.int64)
 
 
 def compute(
-    problem: Problem, grad_out: NDArray[Any], x: NDArray[Any], weight: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Gradients to x, weight and bias; arrays C-contiguous, of the problem's dtype and not empty.
+    ready: Ready, grad_out: NDArray[Any], x: NDArray[Any], weight: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], bool]:
+    """Gradients of the shapes of x, weight and bias, and whether they are right; arrays C-contiguous, of the problem's dtype.
 
-    Where taps are cut off at a border, a value that is not finite also meets zeros there: see ``conv_transpose_grads``.
+    They are not where taps are cut off at a border and a value of x or weight that is not finite met zeros there.
     """
-    ready, dtype = _ready(problem), x.dtype
-    shares, workers = ready.cut.w_shares, 1 if ready.alone else threads()
-    grad_x = np.empty(problem.x_shape, dtype)
-    grad_weight = np.empty((shares, *problem.weight_shape), dtype)
-    sums = np.zeros((problem.c_out, ready.cut.sums), dtype)
-    _run_tasks(
-        ready.codes, ready.counts, workers, ready.tables, grad_out.reshape(-1), x.reshape(-1), weight.reshape(-1),
-        grad_x.reshape(-1), grad_weight.reshape(-1), sums.reshape(-1), scratch(problem.dtype, workers * ready.room),
+    workers, dtype = 1 if ready.alone else threads(), ready.dtype
+    grad_x, grad_weight = empty(x.shape, dtype), empty(weight.shape, dtype)
+    grad_bias = empty(ready.problem.c_out, dtype)
+    flat = grad_weight.reshape(-1)
+    shares = flat if ready.shares == 1 else empty(ready.shares * flat.size, dtype)
+    sums = zeros(ready.problem.c_out * ready.sums, dtype)
+    size = workers * ready.room
+    room = _aligned(scratch(ready.problem.dtype, size + ready.packed + LINE))
+    is_right = _run(
+        ready.tables, workers, grad_out.reshape(-1), x.reshape(-1), weight.reshape(-1), grad_x.reshape(-1), shares, flat, sums,
+        grad_bias, room[:size], room[size : size + ready.packed],
     )  # fmt: skip
-    whole = grad_weight[0] if shares == 1 else grad_weight.sum(axis=0)
-    return grad_x, whole, sums[:, 0] if ready.cut.sums == 1 else sums.sum(axis=1)
+    return grad_x, grad_weight, grad_bias, is_right
+
+
+def _aligned(room: NDArray[Any]) -> NDArray[Any]:
+    """Memory from where a cache line starts: vectors that straddle lines are dear."""
+    return room[-room.ctypes.data % 64 // room.itemsize :]
+
+
+class _Run(NamedTuple):
+    """Pixels of an axis that the same taps carry to an output pixel: the first of both, and how many."""
+
+    pixel: int
+    pixels: int
+    tap: int
+    taps: int
+
+
+def _runs(problem: Problem, axis: int) -> list[_Run]:
+    """An axis cut into pixels with the same taps; those that none carries are left out."""
+    stride, dilation, before = problem.stride[axis], problem.dilation[axis], problem.padding[axis][0]
+    runs: list[_Run] = []
+    for pixel in range(problem.in_size[axis]):
+        start = pixel * stride - before
+        first = max(0, -(start // dilation))
+        last = min(problem.kernel[axis] - 1, (problem.out_size[axis] - 1 - start) // dilation)
+        if last < first:
+            continue
+        if runs and (runs[-1].tap, runs[-1].taps) == (first, last - first + 1) and runs[-1].pixel + runs[-1].pixels == pixel:
+            runs[-1] = runs[-1]._replace(pixels=runs[-1].pixels + 1)
+        else:
+            runs.append(_Run(pixel, 1, first, last - first + 1))
+    return runs
+
+
+def compute_uncut(problem: Problem, grad_out: NDArray[Any], x: NDArray[Any], weight: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """What ``compute`` gives, whatever values are not finite: pieces of the input with the taps that none of it lacks."""
+    grad_x, grad_weight = np.zeros(problem.x_shape, x.dtype), np.zeros(problem.weight_shape, x.dtype)
+    out, source = grad_out.reshape(problem.out_shape), x.reshape(problem.x_shape)
+    for runs in product(*(_runs(problem, axis) for axis in range(problem.ndim))):
+        piece = replace(
+            problem, in_size=tuple(run.pixels for run in runs), kernel=tuple(run.taps for run in runs), padding=0,
+            output_padding=0,
+        )  # fmt: skip
+        starts = [
+            run.pixel * s + run.tap * d - before
+            for run, s, d, (before, _) in zip(runs, problem.stride, problem.dilation, problem.padding)
+        ]
+        pixels: Any = (..., *(slice(run.pixel, run.pixel + run.pixels) for run in runs))
+        taps: Any = (..., *(slice(run.tap, run.tap + run.taps) for run in runs))
+        there: Any = (..., *(slice(start, start + size) for start, size in zip(starts, piece.out_size)))
+        arrays = (np.ascontiguousarray(a) for a in (out[there], source[pixels], weight[taps]))
+        grad_x[pixels], of_weight, _, _ = compute(ready(piece), *arrays)
+        grad_weight[taps] += of_weight
+    with np.errstate(invalid="ignore", over="ignore"):
+        grad_bias = out.sum(axis=(0, *range(2, out.ndim)), dtype=x.dtype)
+    return grad_x.reshape(x.shape), grad_weight, grad_bias

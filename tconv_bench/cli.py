@@ -21,6 +21,7 @@ from tconv_bench import (
     checkerboard_cli,
     compare_cli,
     figures_cli,
+    gpu_check_cli,
     gradients_cli,
     jit,
     layers,
@@ -50,6 +51,7 @@ figures_cli.register(app)
 checkerboard_cli.register(app)
 upsample_cli.register(app)
 gradients_cli.register(app)
+gpu_check_cli.register(app)
 
 
 def main() -> None:

@@ -110,13 +110,18 @@ def refresh_readme(
     rows: Annotated[Path, typer.Argument(help="The rows that the tables are made from.")] = COMMITTED,
     path: Annotated[Path, typer.Option("--readme", help="The file with the comparison's table.")] = Path("README.md"),
     performance: Annotated[Path, typer.Option(help="The file with the table of bars.")] = Path("docs/performance.md"),
+    gpu: Annotated[Path, typer.Option(help="The file with a GPU's table, from the rows of its report.")] = Path("docs/gpu.md"),
+    reports: Annotated[Path, typer.Option(help="The folder of reports, where a GPU's is looked for.")] = Path("reports"),
 ) -> None:
-    """Make the README's comparison table and the bars anew from committed rows; each stands between two markers."""
+    """Make the tables of README and documentation anew from committed rows; each stands between two markers."""
     from tconv_bench import bars, readme
+    from tconv_bench.gpu_check import summary
 
+    found = readme.gpu_rows(reports)
     for document, changed in (
         (path, readme.refresh(path, rows)),
         (performance, readme.refresh(performance, rows, readme.BARS, bars.table)),
+        *([(gpu, readme.refresh(gpu, found, readme.GPU, summary.markdown))] if found else []),
     ):
         out.print(f"{document}: {'refreshed' if changed else 'is up to date'}", markup=False)
 

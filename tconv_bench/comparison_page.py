@@ -23,13 +23,16 @@ from tconv_bench.store import Measurement
 from tconv_bench.verdicts import Group
 
 COLUMNS = ("Median", "95 % interval", "Minimum", "vs fastest", "GFLOP/s", "of roofline", "Workspace")
+_MINIMUM = COLUMNS.index("Minimum")  # left out of a GPU's page: 1,400 rows are to stay a small file
+TESTS = "gpu-tests"  # the suite of the rows that say how tests on a GPU ended
 _ORDER = (*versus.CONDITIONS[:1], ("one-shot", "flushed"), *versus.CONDITIONS[1:])
 
 
 def write(measurements: list[Measurement], folder: Path, *, title: str | None = None, asv_pages: str | None = None) -> Path:
     """Write ``index.html``, ``figures/*.svg`` and ``rows.jsonl.gz`` into ``folder``; returns the page.
 
-    Rows of other suites are left out, of the page and of the file. A figure whose rows are absent is left out.
+    Rows of other suites are left out, of the page and of the file, but for those of the tests on a GPU; so is a figure whose
+    rows are absent.
 
     Args:
         measurements: rows as ``tconv-bench compare`` stores them.
@@ -48,9 +51,11 @@ def write(measurements: list[Measurement], folder: Path, *, title: str | None = 
     found = versus.compared(compared)
     if not found:
         raise ValueError("there is no timed comparison row to report on")
-    report.write_rows(compared, folder)
-    figures = [_figure(entry, compared, folder / "figures") for entry in comparison.FIGURES]
+    report.write_rows([row for row in measurements if row.suite in (verdicts.SUITE, TESTS)], folder)
+    entries = comparison.GPU_FIGURES if versus.on_gpu(found) else comparison.FIGURES
+    figures = [_figure(entry, compared, folder / "figures") for entry in entries]
     context = _context(compared, found, title or "Transposed convolution, compared", [f for f in figures if f])
+    context["facts"] += [("Tests", row.note) for row in measurements if row.suite == TESTS and row.label == "all"][-1:]
     page = folder / "index.html"
     page.write_text(_template().render({**context, "asv_pages": asv_pages}), encoding="utf-8", newline="\n")
     return page
@@ -93,6 +98,8 @@ def _context(measurements: list[Measurement], found: list[Group], title: str, fi
         "title": title,
         "lead": lead(found),
         "facts": _facts(every, found),
+        "gpu": versus.on_gpu(found),
+        "control": next((group.control.method for group in found if group.control), verdicts.OWN_DEFAULT),
         "threads": threads,
         "several_threads": len({group.threads for group in found}) > 1,
         "scores": [line for mode, cache in _ORDER for line in _score_lines(versus.condition(found, mode, cache), mode, cache)],
@@ -122,14 +129,20 @@ def lead(found: Sequence[Group]) -> list[str]:
     for mode in verdicts.MODES:
         cache = next((cache for cache in verdicts.CACHES if versus.condition(found, mode, cache)), None)
         groups = versus.condition(found, mode, cache) if cache else []
-        best, auto = scores.score(scores.duels(groups)), scores.score(scores.duels(groups, verdicts.OWN_DEFAULT))
-        if best is None:
-            continue
-        text = f"{mode.capitalize()}, {cache} caches: the best of ours is {_speed(best)} of the best other engine"
-        text += f" ({ends(best)} on {versus.count(best.count, 'layer')})"
-        text += f"; auto alone is {_speed(auto)} ({ends(auto)})." if auto is not None else "."
-        sentences.append(text)
+        parts = versus.by_batch(groups) if versus.on_gpu(groups) else [(f"{mode.capitalize()}, {cache} caches", groups)]
+        for heading, part in parts:
+            sentences += _lead(heading, part)
     return sentences
+
+
+def _lead(heading: str, groups: Sequence[Group]) -> list[str]:
+    """A sentence on some groups; none where the sides never met."""
+    best, auto = scores.score(scores.duels(groups)), scores.score(scores.duels(groups, verdicts.OWN_DEFAULT))
+    if best is None:
+        return []
+    text = f"{heading}: the best of ours is {_speed(best)} of the best other engine"
+    text += f" ({ends(best)} on {versus.count(best.count, 'layer')})"
+    return [text + (f"; auto alone is {_speed(auto)} ({ends(auto)})." if auto is not None else ".")]
 
 
 def _speed(total: Score) -> str:
@@ -148,17 +161,48 @@ def _facts(every: list[Measurement], found: list[Group]) -> list[tuple[str, str]
     for row in every:
         for name, text in row.versions.items():
             versions.setdefault(name, {})[text] = None
-    own = {
+    host = {
         "Threads": ", ".join(map(str, sorted({group.threads for group in found}))),
         "Governor": ", ".join(dict.fromkeys(str(row.machine.get("governor") or "not readable") for row in every)),
+    }
+    device = {
+        "GPU": "; ".join(dict.fromkeys(map(_gpu, every))),
+        "Limits": "; ".join(dict.fromkeys(text for row in every if (text := _limits(row)))),
+    }
+    own = {
+        **(device if versus.on_gpu(found) else host),
         "Versions": ", ".join(f"{name} {' and '.join(texts)}" for name, texts in versions.items()),
         "Noise": noise,
         "Sampling": "; ".join(dict.fromkeys(text for row in every if (text := _settings(row)))),
     }
     shared = {name: text for name, text in report._facts(every) if name != "Profile"}
-    order = ("Processor", "Machine", "Threads", "Governor", "System", "Measured", "Commit", "Versions", "Rows")
+    order = ("GPU", "Limits", "Processor", "Machine", "Threads", "Governor", "System", "Measured", "Commit", "Versions", "Rows")
     facts = {**{name: own.get(name, shared.get(name, "")) for name in order}, **own}
     return [(name, text) for name, text in facts.items() if text]
+
+
+def _gpu(row: Measurement) -> str:
+    """A row's GPU: name, memory, driver, and its clocks when the run began."""
+    facts = row.machine
+    clocks = f"{facts['clocks_sm']} of {facts['clocks_max_sm']} MHz at first" if facts.get("clocks_max_sm") else ""
+    parts = [
+        facts.get("gpu"),
+        f"compute capability {facts['capability']}" if facts.get("capability") else "",
+        f"{facts['processors']} multiprocessors" if facts.get("processors") else "",
+        units.size(facts["gpu_bytes"]) if facts.get("gpu_bytes") else "",
+        f"{units.size(facts['l2_bytes'])} of L2 cache" if facts.get("l2_bytes") else "",
+        f"driver {facts['driver_version']}" if facts.get("driver_version") else "",
+        clocks,
+    ]
+    return ", ".join(str(part) for part in parts if part)
+
+
+def _limits(row: Measurement) -> str:
+    """What a row's GPU was measured to do at best."""
+    if not row.ceilings:
+        return ""
+    peaks = ", ".join(f"{dtype} {units.flops(1e9 * speed)}/s" for dtype, speed in row.ceilings["fma_gflops"].items())
+    return f"multiply-adds {peaks}; copying in memory {units.significant(max(row.ceilings['copy'])[1] / 1e9)} GB/s"
 
 
 def _middle(values: list[float]) -> float:
@@ -256,7 +300,8 @@ def _tables(found: list[Group], threads: int) -> list[dict[str, Any]]:
     for count, mode, cache in kinds:
         groups = [g for g in found if (g.threads, g.mode, g.cache) == (count, mode, cache)]
         if groups:
-            name = f"{mode.capitalize()}, {cache} caches, {versus.count(count, 'thread')}"
+            where = "" if versus.on_gpu(groups) else f", {versus.count(count, 'thread')}"
+            name = f"{mode if mode.isupper() else mode.capitalize()}, {cache} caches{where}"
             size = sum(len(group.timed) for group in groups)
             tables.append({"name": name, "size": size, "text": table_text(groups, planned=mode == "planned")})
     return tables
@@ -264,14 +309,23 @@ def _tables(found: list[Group], threads: int) -> list[dict[str, Any]]:
 
 def table_text(groups: list[Group], *, planned: bool) -> str:
     """A line of headings; then a line per layer, each followed by a line per entrant: a tab, "*" for the best, its cells."""
-    lines = ["\t".join(("Layer", "Entrant", *COLUMNS, *(("Prepare",) if planned else ())))]
+    gpu = versus.on_gpu(groups)
+
+    def kept(cells: Sequence[str]) -> list[str]:
+        return [cell for place, cell in enumerate(cells) if not (gpu and place == _MINIMUM)]
+
+    def of(row: Measurement, fastest: float) -> list[str]:
+        cells = _cells(row, fastest)
+        return kept([cells[0], half_interval(row), *cells[2:]]) if gpu else cells
+
+    lines = ["\t".join(("Layer", "Entrant", *kept(COLUMNS), *(("Prepare",) if planned else ())))]
     for group in groups:
         verdict = verdicts.verdict(group)
         assert verdict is not None
         best = {verdict.winner, *verdict.tied}
         lines.append(group.label)
         for name in sorted(group.timed, key=lambda name: versus.median(group.timed[name])):
-            cells = _cells(group.timed[name], verdict.median)
+            cells = of(group.timed[name], verdict.median)
             lines.append("\t".join(("", f"*{name}" if name in best else name, *cells)))
     return "\n".join(lines)
 
@@ -301,8 +355,17 @@ def interval(row: Measurement) -> str:
     return f"{low}\N{EN DASH}{high} {unit}"
 
 
+def half_interval(row: Measurement) -> str:
+    """How far the 95 % interval reaches from the median on its longer side."""
+    low, high = versus.bounds(row)
+    reach = max(high - versus.median(row), versus.median(row) - low) / versus.median(row)
+    return f"±{versus.percent(reach)}"
+
+
 def _absent(found: list[Group]) -> list[dict[str, str]]:
     """What has no time, each reason once, with the conditions that it holds for."""
+    if versus.on_gpu(found):
+        return _absent_on_gpu(found)
     reasons: dict[tuple[str, str, str, str], list[str]] = {}
     for group in found:
         for name, row in group.rows.items():
@@ -313,8 +376,24 @@ def _absent(found: list[Group]) -> list[dict[str, str]]:
     return [{**dict(zip(fields, key)), "where": "; ".join(dict.fromkeys(where))} for key, where in reasons.items()]
 
 
+def _absent_on_gpu(found: list[Group]) -> list[dict[str, str]]:
+    """The same, reasons that differ in their numbers alone told once, by the first of their layers."""
+    reasons: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for group in found:
+        for name, row in group.rows.items():
+            if row.median is None:
+                key = name, re.sub(r"[\d.,]+ ?([KMGT]i?B|[mµn]?s)?", "", row.note)
+                reasons.setdefault(key, []).append((group.label, row.note or "no time recorded"))
+    lines = []
+    for (name, _), cases in reasons.items():
+        labels = style.listed([label for label, _ in cases])
+        lines.append({"label": labels, "problem": "", "name": name, "note": cases[0][1], "where": str(len(cases))})
+    return lines
+
+
 def _layers(found: list[Group]) -> list[dict[str, str]]:
-    unique = {group.label: group.problem for group in found}
+    single = versus.by_batch(found)[0][1] if versus.on_gpu(found) else found
+    unique = {group.label: group.problem for group in single}
     return [
         {
             "label": label,

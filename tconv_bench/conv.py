@@ -14,7 +14,7 @@ from __future__ import annotations
 import marshal
 import math
 from collections.abc import Callable, Container, Iterable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import import_module
 from math import prod
 from typing import Any
@@ -254,6 +254,11 @@ class Call:
         #: Kernels take the user's dtype as it is, and there is something to compute.
         self.is_plain = self.dtype.name in DTYPES and prod(self.out_shape) > 0
 
+    @cached_property
+    def once(self) -> Callable[..., None]:
+        """The variant's ``single_call``."""
+        return self.variant.single_call(self.problem)
+
     def compute(
         self,
         run: Callable[[NDArray[Any], NDArray[Any]], None],
@@ -280,12 +285,12 @@ class Call:
 
     def takes(self, x: Any) -> bool:
         """Whether the variant may read ``x`` as it is."""
-        return self.is_plain and _is_plain(x) and x.shape == self.x_shape and x.dtype == self.dtype
+        return self.is_plain and is_plain(x) and x.shape == self.x_shape and x.dtype == self.dtype
 
     def can_write(self, out: Any, *inputs: NDArray[Any] | None) -> bool:
         """Whether the variant may write into ``out`` as it is while it reads the inputs; asked of plain calls only."""
         return (
-            _is_plain(out)
+            is_plain(out)
             and out.shape == self.out_shape
             and out.dtype == self.dtype
             and not any(array is not None and np.may_share_memory(out, array) for array in inputs)
@@ -303,27 +308,35 @@ _known: dict[tuple[Any, ...], Call] = {}
 
 
 def _key(ndim: int, x: Any, weight: Any, bias: Any, sizes: tuple[Any, ...], method: Any) -> tuple[Any, ...] | None:
-    """All that the check of the arguments reads; None unless they are plain arrays and built-in values.
-
-    True and 1.0 equal 1 and would be taken for it, but their bytes differ (in 0.3 us; a look at every type takes 1.4).
-    """
-    if not (_is_plain(x) and _is_plain(weight) and (bias is None or _is_plain(bias)) and type(method) is str):
+    """All that the check of the arguments reads; None unless they are plain arrays and built-in values."""
+    if not (is_plain(x) and is_plain(weight) and (bias is None or is_plain(bias)) and type(method) is str):
         return None
-    try:
-        exact = marshal.dumps(sizes, 2)  # a later version's bytes depend on who else refers to a value
-    except ValueError:
+    exact = exact_bytes(sizes)
+    if exact is None:
         return None
     of_bias = None if bias is None else (bias.shape, bias.dtype)
     return ndim, x.shape, x.dtype, weight.shape, weight.dtype, of_bias, exact, method, jit.threads(), wisdom.changes
 
 
-def _is_plain(array: Any) -> bool:
+def exact_bytes(sizes: tuple[Any, ...]) -> bytes | None:
+    """Built-in values as bytes, None where there are others.
+
+    True and 1.0 equal 1 and would be taken for it, but their bytes differ (in 0.3 us; a look at every type takes 1.4).
+    """
+    try:
+        return marshal.dumps(sizes, 2)  # a later version's bytes depend on who else refers to a value
+    except ValueError:
+        return None
+
+
+def is_plain(array: Any) -> bool:
     """Whether kernels take the array's memory as it is; its dtype and byte order are another matter."""
     return type(array) is np.ndarray and array.flags.carray is True
 
 
-def _are_ints(value: Any) -> bool:
-    return type(value) is int or (type(value) is tuple and all(map(_are_ints, value)))
+def are_ints(value: Any) -> bool:
+    """Whether a value is an integer, or a tuple of such values."""
+    return type(value) is int or (type(value) is tuple and all(map(are_ints, value)))
 
 
 def _conv_transpose(
@@ -348,9 +361,9 @@ def _conv_transpose(
     if call is not None and (out is None or call.can_write(out, x, weight, bias)):
         result: NDArray[Any] = np.empty(call.out_shape, call.dtype) if out is None else out
         if call.batched:
-            call.variant.one_shot(call.problem, weight, bias, x, result)
+            call.once(weight, bias, x, result)
         else:
-            call.variant.one_shot(call.problem, weight, bias, x[None], result[None])
+            call.once(weight, bias, x[None], result[None])
         return result
     if key is None and device is None and any(map(_may_be_on_cuda, (x, weight, bias))):
         return _on_cuda(ndim, x, weight, bias, sizes, method, out, to_device=False)
@@ -399,7 +412,7 @@ def _check_and_compute(
     w, b = for_kernels(weight), None if bias is None else for_kernels(bias)
     result = call.compute(lambda x, out: variant.one_shot(problem, w, b, x, out), x, out, w, b)
     is_native = all(array is None or array.dtype.isnative for array in (x, weight, bias))
-    if key is not None and call.is_plain and is_native and _are_ints(sizes):
+    if key is not None and call.is_plain and is_native and are_ints(sizes):
         if len(_known) >= KNOWN:
             _known.clear()
         _known[key] = call

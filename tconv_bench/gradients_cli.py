@@ -23,6 +23,7 @@ def compare_gradients(
     ] = Path(".compare/gradients.jsonl"),
     threads: Annotated[int, typer.Option(help="Threads of each side; 0: all usable cores.", min=0)] = 0,
     budget: Annotated[float, typer.Option(help="Seconds of samples per layer.", min=0.01)] = 1.0,
+    figures: Annotated[Path | None, typer.Option(help="A folder to draw speedup.svg into.")] = None,
     document: Annotated[Path | None, typer.Option(help="A file to put the table into, between its two markers.")] = None,
 ) -> None:
     """Time the gradients beside PyTorch's autograd, checked against each other, and print the table of all stored rows."""
@@ -30,6 +31,10 @@ def compare_gradients(
 
     if rows.suffix != ".gz":
         gradients_comparison.measure(rows, threads or machine.usable_cores(), budget)
+    if figures is not None:
+        from tconv_bench.plots import gradients, versus_svg
+
+        out.print(str(versus_svg.save(gradients.gradients_speed(store.read(rows)), figures, "speedup")), markup=False)
     if document is not None:
         changed = readme.refresh(document, rows, gradients_comparison.TABLE, gradients_comparison.table)
         out.print(f"{document}: {'refreshed' if changed else 'is up to date'}", markup=False)

@@ -1,39 +1,31 @@
 """The gradients beside PyTorch's autograd: what is timed, how, and the table made of the rows.
 
 Each layer's backward pass alone: ``torch.autograd.grad`` to input, weight and bias of a kept forward pass, on contiguous
-tensors and (2-D and 3-D) on tensors whose channels are innermost, against ``conv_transpose_grads`` on contiguous arrays. All
-run in one process on the same values and the same number of threads, each call with fresh results, taking turns in random
-order, as in ``upsample_comparison``. A result that is not PyTorch's within rounding has no time.
+tensors and (2-D and 3-D) on tensors whose channels are innermost, against ``conv_transpose_grads`` on contiguous arrays, in
+turns, as ``beside_torch`` says. A result that is not PyTorch's within rounding has no time.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv_bench import layers, machine, store, units
+from tconv_bench import beside_torch, layers, units
+from tconv_bench.beside_torch import OURS, TORCH, Call, Calls, Entry
 from tconv_bench.gradients import Gradients, conv_transpose_grads
-from tconv_bench.layers import Layer
 from tconv_bench.plots.rows import geometric_mean
 from tconv_bench.problem import Problem
 from tconv_bench.store import Measurement
-from tconv_bench.upsample_comparison import _rounds as interleaved_rounds
 
-OURS, TORCH, LAST = "tconv_bench", "torch", "torch-channels_last"
+LAST = "torch-channels_last"
 SUITE = TABLE = "gradients"
 CLOSE = 1e-4  # of the largest value: both sides add up to 4 million products in float32
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-
-Call = Callable[[], Any]
 
 
 def data(problem: Problem) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -68,76 +60,25 @@ def torchs(problem: Problem, channels_last: bool = False) -> Call:
     return lambda: torch.autograd.grad(out, leaves, grad_out, retain_graph=True)
 
 
-def calls(problem: Problem) -> Iterator[tuple[str, Call]]:
+def calls(problem: Problem) -> Calls:
     """Who is timed on a layer."""
-    yield OURS, ours(problem)
-    yield TORCH, torchs(problem)
-    if problem.ndim > 1:
-        yield LAST, torchs(problem, channels_last=True)
+    last = {LAST: torchs(problem, channels_last=True)} if problem.ndim > 1 else {}
+    return {OURS: ours(problem), TORCH: torchs(problem), **last}
+
+
+def entries() -> Iterator[Entry]:
+    """Every layer of layers.csv."""
+    for layer in layers.read():
+        yield Entry(layer.label, str(layer.problem), partial(calls, layer.problem), _wrong)
+
+
+def _wrong(found: Calls) -> str:
+    return difference(found[OURS](), found[TORCH]())
 
 
 def measure(path: Path, threads: int, budget: float) -> None:
-    """Append a row per entrant and layer to a file, from a process of its own; layers that it holds are skipped.
-
-    Args:
-        path: JSON lines.
-        threads: for each side.
-        budget: seconds of rounds per layer.
-
-    Raises:
-        ValueError: PyTorch is not installed.
-        ChildProcessError: the process failed; its last line.
-    """
-    from tconv_bench.workers import ALLOCATOR
-
-    try:
-        version("torch")
-    except PackageNotFoundError:
-        raise ValueError("PyTorch, whose gradients are compared, is not installed; README.md says how") from None
-    store.check_writable(path)
-    environment = os.environ | ALLOCATOR | {name: str(threads) for name in _THREADS}
-    command = [sys.executable, "-m", "tconv_bench.gradients_comparison", str(path), str(budget)]
-    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise ChildProcessError(
-            done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"ended with {done.returncode}"
-        )
-
-
-def _measure_here(path: Path, budget: float) -> None:
-    import torch
-
-    torch.set_num_threads(machine.threads())
-    known = {row.label for row in store.read(path)}
-    common = Measurement(
-        suite=SUITE,
-        label="",
-        problem="",
-        method="",
-        threads=machine.threads(),
-        machine=machine.facts(),
-        versions=machine.versions() | {"torch": version("torch")},
-        commit=machine.commit(),
-        mode="one-shot",
-        cache="hot",
-        settings={"budget": budget, "output": "fresh"},
-    )
-    for layer in layers.read():
-        if layer.label not in known:
-            store.append_all(path, _compared(layer, common, budget))
-            print(layer.label, flush=True)
-
-
-def _compared(layer: Layer, common: Measurement, budget: float) -> list[Measurement]:
-    found = dict(calls(layer.problem))
-    now = store.utc_now()
-    row = replace(common, label=layer.label, problem=str(layer.problem), group=f"{now} {layer.label}", measured_at=now)
-    rows = {name: replace(row, method=name, peer=name != OURS) for name in found}
-    wrong = difference(found[OURS](), found[TORCH]())
-    if wrong:
-        return [replace(rows[OURS], note=f"wrong result: {wrong}"), *(rows[name] for name in found if name != OURS)]
-    samples = interleaved_rounds(found, budget)
-    return [replace(rows[name], **store.timing_fields(samples[name])) for name in found]
+    """``beside_torch.measure`` of the layers."""
+    beside_torch.measure(__name__, path, threads, budget)
 
 
 def difference(own: Gradients, theirs: Any) -> str:
@@ -151,6 +92,22 @@ def difference(own: Gradients, theirs: Any) -> str:
     return ""
 
 
+def speed_ups(rows: list[Measurement]) -> dict[str, float]:
+    """The time of PyTorch's faster memory order / ours per layer that has both.
+
+    Raises:
+        ValueError: no row of ours beside one of PyTorch.
+    """
+    found = {(row.label, row.method): row.median for row in rows if row.suite == SUITE and row.median}
+    labels = [label for label, method in found if method == OURS and (label, TORCH) in found]
+    if not labels:
+        raise ValueError("there is no row of this project's gradients beside one of PyTorch's")
+    return {
+        label: min(found[label, method] for method in (TORCH, LAST) if (label, method) in found) / found[label, OURS]
+        for label in labels
+    }
+
+
 def table(rows: list[Measurement]) -> str:
     """Markdown: a line per layer with our time, PyTorch's and their ratio, then the means; below it, where.
 
@@ -158,17 +115,12 @@ def table(rows: list[Measurement]) -> str:
         ValueError: no row of ours beside one of PyTorch.
     """
     found = {(row.label, row.method): row for row in rows if row.suite == SUITE and row.median}
-    labels = [label for label, method in found if method == OURS and (label, TORCH) in found]
-    if not labels:
-        raise ValueError("there is no row of this project's gradients beside one of PyTorch's")
+    ratios = speed_ups(rows)
     lines = [["layer", "problem", "ours", "PyTorch", "channels_last", "ratio"], ["---", "---"] + ["---:"] * 4]
-    ratios = {}
-    for label in labels:
+    for label, ratio in ratios.items():
         own, *others = (found.get((label, method)) for method in (OURS, TORCH, LAST))
-        seconds = [row.median for row in others if row and row.median]
-        ratios[label] = min(seconds) / own.median  # type: ignore[union-attr, operator]
         cells = [units.seconds(row.median) if row else units.NONE for row in (own, *others)]
-        lines.append([label, f"`{own.problem}`", *cells, units.times(ratios[label])])  # type: ignore[union-attr]
+        lines.append([label, f"`{own.problem}`", *cells, units.times(ratio)])  # type: ignore[union-attr]
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *_notes(ratios, found)])
 
 
@@ -176,16 +128,6 @@ def _notes(ratios: dict[str, float], found: dict[tuple[str, str], Measurement]) 
     plain = [found[label, TORCH].median / found[label, OURS].median for label in ratios]  # type: ignore[operator]
     below = [f"{label} {ratio:.2f}" for label, ratio in sorted(ratios.items(), key=lambda item: item[1]) if ratio < 1]
     missing = [layer.label for layer in layers.read() if layer.label not in ratios]
-    first = next(iter(found.values()))
-    dates = sorted({row.measured_at[:10] for row in found.values()})
-    commits = ", ".join(dict.fromkeys(row.commit[:12] for row in found.values() if row.commit))
-    facts = [
-        first.machine.get("cpu", ""),
-        f"{first.threads} threads",
-        f"PyTorch {first.versions.get('torch', '')}",
-        " to ".join(dict.fromkeys([dates[0], dates[-1]])),
-        f"commit {commits}" if commits else "",
-    ]
     return [
         f"{len(ratios)} layers, float32, hot caches, fresh results, medians of interleaved samples. The ratio is the time of",
         "PyTorch's faster memory order / ours: above 1 this project is faster. Its geometric mean is "
@@ -194,9 +136,9 @@ def _notes(ratios: dict[str, float], found: dict[tuple[str, str], Measurement]) 
         f"{len(ratios)}.",
         f"Below 1: {', '.join(below) or 'none'}.",
         *([f"Not measured: {', '.join(missing)}."] if missing else []),
-        f"{', '.join(fact for fact in facts if fact)}.",
+        beside_torch.where(list(found.values())),
     ]
 
 
 if __name__ == "__main__":
-    _measure_here(Path(sys.argv[1]), float(sys.argv[2]))
+    beside_torch.measure_here(SUITE, entries(), Path(sys.argv[1]), float(sys.argv[2]))

@@ -105,7 +105,7 @@ class Kernel:
     Attributes:
         function: its Python source.
         arguments: its parameters' types in words: "T[]" an array of the element type, "R[]" of the type of sums, "O[]" of
-            what is written, "i32[]" of 32-bit integers, "i64" an integer, "geometry" a ``Geometry``.
+            what is written, "i32[]" of 32-bit integers, "f64[]" of doubles, "i64" an integer, "geometry" a ``Geometry``.
         threads: of a block, at most.
         constants: names and values that the function reads and that are known when it is compiled.
         named: how many of them tell it from its function's other kernels.
@@ -148,6 +148,7 @@ class Kernel:
             "R[]": types.Array(real, 1, "C"),
             "O[]": types.Array(real if self.wide else element, 1, "C"),
             "i32[]": types.Array(types.int32, 1, "C"),
+            "f64[]": types.Array(types.float64, 1, "C"),
             "i64": types.int64,
             "geometry": types.NamedUniTuple(types.int32, len(Geometry._fields), Geometry),
         }

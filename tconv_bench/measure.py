@@ -126,27 +126,46 @@ def _worst(out: NDArray[Any], expected: NDArray[Any], allowed: NDArray[Any]) -> 
     return f"{bad} of {out.size} elements differ, the worst at {where}: {out[where]:.6g} instead of {expected[where]:.6g}"
 
 
+@dataclass(frozen=True)
+class Folds:
+    """A problem's data summed over its images and over the output channels of a group, as the module says.
+
+    ``sums`` has weights of random signs, ``roots`` are root sums of squares; both are data of a problem of one image and one
+    output channel per group.
+    """
+
+    sums: Data
+    roots: Data
+
+
 def _folded_difference(problem: Problem, data: Data, out: NDArray[Any]) -> Callable[[Bound], str]:
     groups, per_group = problem.groups, problem.c_out // problem.groups
     rng = np.random.default_rng()
-    s, r = _signs(rng, problem.batch), _signs(rng, per_group)
-    folded = replace(problem, batch=1, c_out=groups, dtype="float64")
+    s, r = signs(rng, problem.batch), signs(rng, per_group)
     # einsum throughout, never BLAS: its threads spin on for 0.1 s after a call, and a kernel timed then took twice as long
     # (direct on FCN-8s up2: 338 us, 174 us a moment later).
-    x = np.einsum("n,n...->...", s, data.x)[None]
-    weight = np.einsum("co...,o->c...", data.weight, r)[:, None]
-    bias = s.sum() * np.einsum("go,o->g", data.bias.reshape(groups, per_group), r)
-    got = sum(s_n * np.einsum("go...,o->g...", image, r) for s_n, image in zip(s, _by_group(out, groups)))
-    expected = reference.conv_transpose(folded, x, weight, bias)[0]
-    root = Data(
+    sums = Data(
+        np.einsum("n,n...->...", s, data.x)[None],
+        np.einsum("co...,o->c...", data.weight, r)[:, None],
+        s.sum() * np.einsum("go,o->g", data.bias.reshape(groups, per_group), r),
+    )
+    roots = Data(
         np.sqrt(np.einsum("n...,n...->...", data.x, data.x, dtype=np.float64))[None],
         np.sqrt(np.einsum("co...,co...->c...", data.weight, data.weight, dtype=np.float64))[:, None],
         np.sqrt(problem.batch * np.square(data.bias, dtype=np.float64).reshape(groups, per_group).sum(axis=1)),
     )
+    got = sum(s_n * np.einsum("go...,o->g...", image, r) for s_n, image in zip(s, _by_group(out, groups)))
+    return folded_explanation(problem, Folds(sums, roots), got)
+
+
+def folded_explanation(problem: Problem, folds: Folds, got: NDArray[Any]) -> Callable[[Bound], str]:
+    """Why the output's sums ``got`` (groups, *out_size) are not those of the data, for a bound on rounding; "" if they are."""
+    folded = replace(problem, batch=1, c_out=problem.groups, dtype="float64")
+    expected = reference.conv_transpose(folded, folds.sums.x, folds.sums.weight, folds.sums.bias)[0]
     difference = np.abs(got - expected)
 
     def explain(bound: Bound) -> str:
-        allowed = 6 * bound(replace(folded, dtype=problem.dtype), root.x, root.weight, root.bias)[0]
+        allowed = 6 * bound(replace(folded, dtype=problem.dtype), folds.roots.x, folds.roots.weight, folds.roots.bias)[0]
         bad = int((difference > allowed).sum())
         if not bad:
             return ""
@@ -159,10 +178,11 @@ def _folded_difference(problem: Problem, data: Data, out: NDArray[Any]) -> Calla
     return explain
 
 
-def _signs(rng: np.random.Generator, count: int) -> NDArray[Any]:
+def signs(rng: np.random.Generator, count: int) -> NDArray[Any]:
+    """``count`` weights of a sum that shows a wrong term: sizes from 1/2 to 1 in random order, with random signs."""
     # no two alike: images or channels that are swapped show
-    signs: NDArray[Any] = rng.permutation(np.linspace(0.5, 1.0, count)) * rng.choice((-1.0, 1.0), count)
-    return signs
+    values: NDArray[Any] = rng.permutation(np.linspace(0.5, 1.0, count)) * rng.choice((-1.0, 1.0), count)
+    return values
 
 
 def _by_group(out: NDArray[Any], groups: int) -> NDArray[Any]:

@@ -15,7 +15,19 @@ from tconv_bench.plots.versus_scores import Score, Standing
 from tconv_bench.store import Measurement
 from tconv_bench.verdicts import Group
 
-COMPARISON, BARS = "comparison", "bars"  # a table stands between <!-- NAME:begin --> and <!-- NAME:end -->
+COMPARISON, BARS, GPU = "comparison", "bars", "gpu"  # a table stands between <!-- NAME:begin --> and <!-- NAME:end -->
+
+
+NO_GPU = "No rows of a GPU are committed: none of these kernels has run on one yet."
+
+
+def gpu_rows(reports: Path) -> Path | None:
+    """The rows of a GPU's report among the ``reports``, those of the last folder by name; None where there are none."""
+    for path in sorted(reports.glob("*-comparison/rows.jsonl.gz"), reverse=True):
+        rows = store.read(path)
+        if any(row.device == "cuda" and not row.profile.startswith("dry run") for row in rows):
+            return path
+    return None
 
 
 def table(measurements: list[Measurement]) -> str:

@@ -20,7 +20,7 @@ import importlib
 import math
 import pkgutil
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, no_type_check
 
 from numpy.typing import NDArray
@@ -71,6 +71,10 @@ class Variant:
     ) -> None:
         """``prepare`` and ``run`` for weights that are used once; a variant may do with less than its whole preparation."""
         self.run(self.prepare(problem, weight, bias), x, out)
+
+    def single_call(self, problem: Problem) -> Callable[..., None]:
+        """``one_shot`` of a problem on the present number of threads, called with (weight, bias, x, out) again and again."""
+        return partial(self.one_shot, problem)
 
     def estimate(self, problem: Problem) -> float:
         """Predicted seconds of ``run`` on prepared weights and the present number of threads, of a problem that it supports.

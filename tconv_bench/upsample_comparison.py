@@ -1,34 +1,27 @@
 """The up-sampling operators beside PyTorch's: what is timed, how, and the table made of the rows.
 
-Both sides run in one process on the same values and the same number of threads, each call with a fresh output, taking turns
-in random order. Before a sample a side is called until it is as fast as it was, after it its threads are waited for
-(``worker.Warmed``, ``worker.wait_until_quiet``); fresh outputs lie in memory that was used before (``workers.ALLOCATOR``). A
-result that is not PyTorch's in float64 within rounding has no time: in float32 its coordinates are wrong in the fifth digit.
-Rows are Measurements whose ``problem`` is the case's text.
+Both sides take turns as ``beside_torch`` says. A result that is not PyTorch's in float64 within rounding has no time: in
+float32 its coordinates are wrong in the fifth digit. Rows are Measurements whose ``problem`` is the case's text.
 """
 
 from __future__ import annotations
 
-import os
-import random
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tconv_bench import machine, store, units, upsample
+from tconv_bench import beside_torch, units, upsample
+from tconv_bench.beside_torch import OURS, TORCH, Calls, Entry
 from tconv_bench.plots.rows import geometric_mean
 from tconv_bench.store import Measurement
 
-OURS, TORCH = "tconv_bench", "torch"
 SUITE = TABLE = "upsample"
 SIZES: tuple[str, ...] = (
     "1x1x8x8", "1x64x8x8", "1x512x4x4", "8x64x16x16", "1x64x64x64", "1x3x256x256", "1x32x128x128", "16x3x256x256",
@@ -38,11 +31,9 @@ LINES = ("1x1x64", "1x64x100", "1x512x16", "8x64x1000", "1x80x20000", "1x1x10000
 VOLUMES = ("1x1x4x4x4", "1x64x4x4x4", "1x320x4x5x4", "1x32x16x16x16", "1x1x64x64x64", "2x16x32x32x32")
 LAYERS = ("1x3x64x64", "1x64x8x8", "1x64x32x32", "4x32x32x32", "1x256x16x16", "1x512x8x8")
 MOST_BYTES = 2**26  # of an output
-SAMPLE_SECONDS, LEAST_ROUNDS = 0.002, 7
 CLOSE = 1e-6  # of the largest value: some ten roundings
 CLOSE_SUMS = 2e-5  # the same of a convolution's sums
 ROUNDED = 0.501  # a byte from what it is rounded from
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 Make = Callable[[NDArray[Any], int], Callable[[], Any]]
 
@@ -200,6 +191,7 @@ OPERATORS = {
     "pixel_shuffle-innermost": Operator(_shuffle, _torch_shuffle, more_channels=True, **_INNER),
     "max_pool2d-innermost": _pooling(2, 2, 0, **_INNER),
     "max_pool2d-3x3-innermost": _pooling(3, 2, 1, **_INNER),
+    "max_unpool2d-innermost": Operator(_unpool, _torch_unpool, **_INNER),
     "bilinear-bytes-innermost": _interpolated("bilinear", False, **_BYTES, **_INNER),
     "nearest-1d": _interpolated("nearest", sizes=LINES),
     "linear": _interpolated("bilinear", False, "linear", sizes=LINES),
@@ -221,67 +213,23 @@ def cases() -> Iterator[Case]:
                     yield Case(name, size, scale)
 
 
-def measure(path: Path, threads: int, budget: float) -> None:
-    """Append a row per side and case to a file, from a process of its own; cases that it holds are skipped.
-
-    Args:
-        path: JSON lines.
-        threads: for each side.
-        budget: seconds of rounds per case.
-
-    Raises:
-        ValueError: PyTorch is not installed.
-        ChildProcessError: the process failed; its last line.
-    """
-    from tconv_bench.workers import ALLOCATOR
-
-    try:
-        version("torch")
-    except PackageNotFoundError:
-        raise ValueError("PyTorch, which the operators are compared with, is not installed; README.md says how") from None
-    store.check_writable(path)
-    environment = os.environ | ALLOCATOR | {name: str(threads) for name in _THREADS}
-    command = [sys.executable, "-m", "tconv_bench.upsample_comparison", str(path), str(budget)]
-    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise ChildProcessError(
-            done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"ended with {done.returncode}"
-        )
-
-
-def _measure_here(path: Path, budget: float) -> None:
-    import torch
-
-    torch.set_num_threads(machine.threads())
-    known = {row.problem for row in store.read(path)}
-    common = Measurement(
-        suite=SUITE,
-        label="",
-        problem="",
-        method="",
-        threads=machine.threads(),
-        machine=machine.facts(),
-        versions=machine.versions() | {"torch": version("torch")},
-        commit=machine.commit(),
-        mode="one-shot",
-        cache="hot",
-        settings={"budget": budget, "output": "fresh"},
-    )
+def entries() -> Iterator[Entry]:
+    """Every case."""
     for case in cases():
-        if str(case) not in known:
-            store.append_all(path, _compared(case, common, budget))
-            print(case, flush=True)
+        yield Entry(str(case), str(case), partial(_calls, case), partial(_wrong, case))
 
 
-def _compared(case: Case, common: Measurement, budget: float) -> list[Measurement]:
-    calls = {OURS: case.ours(), TORCH: case.torch()}
-    row = replace(common, label=str(case), problem=str(case), group=f"{store.utc_now()} {case}", measured_at=store.utc_now())
-    rows = {name: replace(row, method=name, peer=name == TORCH) for name in calls}
-    wrong = difference(calls[OURS](), case.torch("float64")(), OPERATORS[case.operator].close)
-    if wrong:
-        return [replace(rows[OURS], note=f"wrong result: {wrong}"), rows[TORCH]]
-    samples = _rounds(calls, budget)
-    return [replace(rows[name], **store.timing_fields(samples[name])) for name in calls]
+def _calls(case: Case) -> Calls:
+    return {OURS: case.ours(), TORCH: case.torch()}
+
+
+def _wrong(case: Case, calls: Calls) -> str:
+    return difference(calls[OURS](), case.torch("float64")(), OPERATORS[case.operator].close)
+
+
+def measure(path: Path, threads: int, budget: float) -> None:
+    """``beside_torch.measure`` of the cases."""
+    beside_torch.measure(__name__, path, threads, budget)
 
 
 def difference(ours: Any, theirs: Any, close: float = CLOSE) -> str:
@@ -296,28 +244,6 @@ def difference(ours: Any, theirs: Any, close: float = CLOSE) -> str:
         if not largest <= (ROUNDED if is_rounded else close * float(np.abs(right).max())):
             return f"differs by {largest:.3g}"
     return ""
-
-
-def _rounds(calls: dict[str, Callable[[], Any]], budget: float) -> dict[str, list[float]]:
-    """Seconds per call of each side, one sample per round."""
-    from tconv_bench.measure import calls_per_sample
-    from tconv_bench.worker import Warmed, wait_until_quiet
-
-    warm = {name: Warmed(call) for name, call in calls.items()}
-    counts = {name: calls_per_sample(call, SAMPLE_SECONDS) for name, call in calls.items()}
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    end, rounds = perf_counter() + budget, 0
-    while rounds < LEAST_ROUNDS or perf_counter() < end:
-        for name in random.sample(list(calls), len(calls)):
-            call, count = calls[name], counts[name]
-            warm[name]()
-            start = perf_counter()
-            for _ in range(count):
-                call()
-            samples[name].append((perf_counter() - start) / count)
-            wait_until_quiet()
-        rounds += 1
-    return samples
 
 
 def speed_ups(rows: list[Measurement]) -> dict[Case, float]:
@@ -368,22 +294,13 @@ def _cell(ratio: float, row: Measurement) -> str:
 
 def _notes(ratios: dict[Case, float], rows: list[Measurement]) -> list[str]:
     below = ", ".join(f"{case} {ratio:.2f}" for case, ratio in sorted(ratios.items(), key=lambda item: item[1]) if ratio < 1)
-    first = rows[0]
-    dates = sorted({row.measured_at[:10] for row in rows})
-    facts = [
-        first.machine.get("cpu", ""),
-        f"{first.threads} threads",
-        f"PyTorch {first.versions.get('torch', '')}",
-        " to ".join(dict.fromkeys([dates[0], dates[-1]])),
-        f"commit {first.commit[:12]}",
-    ]
     return [
         "PyTorch's time / ours, above 1 this project is faster; in brackets ours: a whole call with a fresh output, float32 or",
         "bytes, hot caches, medians of interleaved samples; innermost: both sides take and give images whose channels are",
         f"innermost in memory. The mean is geometric. Below 1: {below or 'none'}.",
-        f"{', '.join(fact for fact in facts if fact)}.",
+        beside_torch.where(rows),
     ]
 
 
 if __name__ == "__main__":
-    _measure_here(Path(sys.argv[1]), float(sys.argv[2]))
+    beside_torch.measure_here(SUITE, entries(), Path(sys.argv[1]), float(sys.argv[2]))

@@ -109,7 +109,7 @@ def _group(found: list[Measurement]) -> Group:
         first.cache,
         first.threads or 1,
         {entrant(row): row for row in found if not row.control},
-        next((row for row in found if row.control), None),
+        next((row for row in reversed(found) if row.control), None),  # the newest, as of every entrant
     )
 
 

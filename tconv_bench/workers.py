@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -42,15 +43,15 @@ class UnsupportedError(Exception):
 class WorkerProcess:
     """One process with a package tree on its path; ``ask`` sends a request and waits for its answer."""
 
-    def __init__(self, tree: Path, threads: int, *, timeout: float = TIMEOUT):
-        environment = os.environ | ALLOCATOR | {name: str(threads) for name in _THREADS}
+    def __init__(self, tree: Path, threads: int, *, timeout: float = TIMEOUT, command: Sequence[str] | None = None):
+        environment = os.environ | ({} if command else ALLOCATOR) | {name: str(threads) for name in _THREADS}
         environment["TCONV_BENCH_WISDOM"] = ""  # "auto" is judged by what every user has: the predictions
         environment["PYTHONPATH"] = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.timeout = timeout
         self.said = ""  # the last line of the standard error, once the process has ended
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(SCRIPT)],
+            command or [sys.executable, "-W", "ignore", str(SCRIPT)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,

@@ -27,7 +27,7 @@ from tconv_bench.figures import animation, grids, interleaving, lesson, overlaps
 from tconv_bench.plots import style
 from tconv_bench.units import X
 from tests.test_cli import call
-from tests.test_texts import INPUT, INPUTS, KERNEL, KERNEL_3X3, X2, text_matrix
+from tests.test_texts import INPUT, INPUTS, KERNEL, KERNEL_3X3, POOLED, PRINTED, X2, text_matrix
 
 MINUS = "\N{MINUS SIGN}"
 UP = [[2, 9, 6, 1], [6, 29, 30, 7], [10, 29, 33, 13], [12, 24, 16, 4]]
@@ -94,7 +94,10 @@ def exact(text: str, seed: int = 5) -> np.ndarray:
 
 @pytest.mark.parametrize("entry", STILLS, ids=lambda entry: entry.name)
 def test_type_is_at_least_8_pt_and_no_text_touches_another_or_the_edge(entry: figures.Entry):
-    figure = entry.draw()
+    assert_readable(entry.draw())
+
+
+def assert_readable(figure: Figure) -> None:
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
     shown = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
@@ -106,6 +109,97 @@ def test_type_is_at_least_8_pt_and_no_text_touches_another_or_the_edge(entry: fi
     low, high = np.maximum(boxes[:, None, :2], boxes[None, :, :2]), np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     overlap = np.triu((low + 0.5 < high).all(axis=-1), 1)
     assert [(shown[a].get_text(), shown[b].get_text()) for a, b in np.argwhere(overlap)] == []
+
+
+AWKWARD = {
+    "three digits": ([[231, 198, 179], [147, 106, 250]], [[2, 4, 2], [2, 3, 3], [4, 2, 1]], 2, 1),
+    "negative": ([[-166, -189, 101]], [[5, -4, -1, 5], [-7, -4, -7, -1]], (1, 3), ((1, 0), (2, 1))),
+    "one axis": ([884, 512, 430, 156, 510], [3, 5, 6, -2], 2, 1),
+    "fractions": ([[-0.072, -0.945], [-0.0983, 0.0955]], [[0.0356, -0.506], [0.891, 0.321]], 2),
+    "many phases": ([[8, 6]], [[6, 3, 5, 8, 3], [4, 7, 3, 5, 7]], (2, 5)),
+}
+
+
+LONG = ("gather", "arithmetic")  # a step per output pixel: drawn for two cases
+AWKWARDLY = [
+    (name, case)
+    for name in ("stamps", "zero_insertion", "phases", *LONG)
+    for case in (("one axis", "fractions") if name in LONG else AWKWARD)
+]
+
+
+@pytest.mark.parametrize(("name", "case"), AWKWARDLY)
+def test_awkward_numbers_have_room(name: str, case: str):
+    arguments = AWKWARD[case]
+    figure = getattr(figures, name)(*arguments)
+    assert_readable(figure)
+    assert not any("left out" in text.get_text() for text in figure.texts)
+    output = figure.axes[-1] if name == "arithmetic" else panels(figure, "Output")[-1]
+    numbers = np.array(cells(output)).ravel()
+    y = lesson.lesson(*arguments).y.ravel()
+    shown = [float(grids.number(value).replace(MINUS, "-")) for value in y]
+    if name != "stamps":  # its last panel has what padding crops away, too
+        assert numbers.tolist() == shown
+
+
+def test_a_matrix_too_wide_for_its_numbers_takes_none_from_the_others():
+    x, kernel = np.arange(200, 236).reshape(6, 6), np.array([[-108, 52, 5], [20, 25, -121], [127, 97, 126]])
+    figure = figures.matrix_view(x, kernel, stride=2, up=None, padding=1)
+    assert_readable(figure)
+    wide, image, _, transposed, *_, large = figure.axes
+    assert not wide.texts
+    assert cells(image) == x.tolist()
+    matrix = convolution_matrix((6, 6), kernel, 2, 1)
+    assert cells(transposed) == matrix.T.toarray().tolist()
+    assert cells(large) == (matrix.T @ np.arange(1, 10)).reshape(6, 6).tolist()
+    assert any("left out where they do not fit" in text.get_text().replace("\n", " ") for text in figure.texts)
+
+
+@pytest.mark.parametrize("draw", [figures.stamp_frames, figures.arithmetic_frames], ids=lambda d: d.__name__)
+def test_frames_have_one_size_whatever_their_numbers(draw: Any):
+    frames = draw([[1, -2000], [3, 44444]], [[1, -1, 321]], 2, 0, 1)
+    assert len({tuple(frame.get_size_inches()) for frame in frames}) == 1
+    places = [[axes.get_position().bounds for axes in frame.axes] for frame in frames]
+    assert places.count(places[0]) == len(frames)
+
+
+def test_the_ways_to_enlarge_show_the_second_texts_numbers():
+    figure = figures.enlargements()
+    assert cells(panel(figure, "Input")) == [[10, 20], [30, 40]]
+    assert cells(panel(figure, "Nearest")) == np.kron([[10, 20], [30, 40]], np.ones((2, 2))).tolist()
+    bilinear = np.array(cells(panel(figure, "Bilinear")))
+    assert bilinear.tolist() == [[10, 12.5, 17.5, 20], [15, 17.5, 22.5, 25], [25, 27.5, 32.5, 35], [30, 32.5, 37.5, 40]]
+    assert np.floor(bilinear).tolist() == PRINTED
+    assert cells(panel(figure, "Bed of nails")) == [[10, 0, 20, 0], [0] * 4, [30, 0, 40, 0], [0] * 4]
+    assert cells(panel(figure, "Bilinear, corners aligned"))[0] == [10, 13.3, 16.7, 20]
+    assert cells(panel(figure, "Bicubic"))[0][0] < 10
+    stretched = figures.enlargements([[1, -2, 3]], (1, 3))
+    assert_readable(stretched)
+    assert cells(panel(stretched, "Nearest")) == [[1, 1, 1, -2, -2, -2, 3, 3, 3]]
+    with pytest.raises(ValueError, match=r"x has 3 axes \(shape \(1, 1, 1\)\), but a figure shows 1 or 2"):
+        figures.enlargements([[[1]]])
+
+
+def test_unpooling_shows_the_second_texts_numbers():
+    figure = figures.unpooling()
+    assert cells(panel(figure, "Input")) == POOLED
+    assert outlines(panel(figure, "Input")) == [(1, 1, 1, 1), (0, 2, 1, 1), (2, 1, 1, 1), (3, 2, 1, 1)]
+    assert cells(panel(figure, "Where they stood")) == [["", "", 4, ""], ["", 4, "", ""], ["", 4, "", ""], ["", "", 4, ""]]
+    assert cells(panel(figure, "Maxima")) == [[4, 4], [4, 4]]
+    assert cells(panel(figure, "Values")) == [[1, 2], [3, 4]]
+    assert cells(panel(figure, "Unpooled")) == [[0, 0, 2, 0], [0, 1, 0, 0], [0, 3, 0, 0], [0, 0, 4, 0]]
+    other = figures.unpooling(np.arange(15).reshape(3, 5), None, 3, 2, 1)
+    assert_readable(other)
+    assert cells(panel(other, "Values")) == cells(panel(other, "Maxima")) == [[6, 8, 9], [11, 13, 14]]
+    assert np.sum(cells(panel(other, "Unpooled"))) == 6 + 8 + 9 + 11 + 13 + 14
+    with pytest.raises(ValueError, match=r"values has shape \(1, 1\), but the maxima have \(2, 3\)"):
+        figures.unpooling(np.arange(15).reshape(3, 5), [[1]], 3, 2, 1)
+
+
+def test_stamps_that_cancel_have_their_colours():
+    axes = panel(figures.stamps([[5, 7]], [[1, 0, -1]], stride=2), f"7 {X} kernel")
+    assert_array_equal(np.isfinite(fills(axes)) & (fills(axes) >= 0) & (fills(axes) <= 1), True)
+    assert fills(axes)[0, 2].min() < 1
 
 
 @pytest.mark.parametrize(

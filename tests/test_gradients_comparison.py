@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,8 @@ import pytest
 from tconv_bench import gradients_comparison, layers, store
 from tconv_bench.gradients import Gradients
 from tconv_bench.gradients_comparison import LAST, OURS, TORCH, difference, table
+from tconv_bench.plots import gradients
+from tconv_bench.plots.rows import NothingToDrawError
 from tconv_bench.problem import Problem
 from tconv_bench.store import Measurement
 from tconv_bench.units import NONE, X
@@ -72,6 +73,20 @@ def test_the_table_says_what_the_rows_say(monkeypatch: pytest.MonkeyPatch):
         table(measured[-2:])
 
 
+def test_the_figure_has_a_point_per_layer():
+    measured = [
+        *rows("A", "n1_ci2_i4_co3_k3", ours=1e-3, torch=4e-3, last=2e-3),
+        *rows("B", "n1_ci2_i8_co3_k3", ours=2e-3, torch=1e-3),
+    ]
+    (axis,) = gradients.gradients_speed(measured).axes
+    points = axis.lines[-1]
+    assert list(points.get_xdata()) == [Problem.parse(f"n1_ci2_i{size}_co3_k3").flops for size in (4, 8)]
+    assert list(points.get_ydata()) == [2.0, 0.5]
+    assert sorted(text.get_text() for text in axis.texts) == ["A", "B"]
+    with pytest.raises(NothingToDrawError):
+        gradients.gradients_speed([])
+
+
 def test_the_committed_table_is_made_of_the_committed_rows():
     text = (ROOT / "docs" / "gradients.md").read_text(encoding="utf-8")
     assert f"<!-- gradients:begin -->\n{table(store.read(ROWS))}\n<!-- gradients:end -->" in text
@@ -87,13 +102,3 @@ def test_both_sides_are_measured_in_a_process_of_their_own(tmp_path: Path):
     assert [row.method for row in new] == [OURS, TORCH, LAST]
     assert {row.label for row in new} == {"Tiny 8x8"}
     assert all(row.median > 0 and row.threads == 1 and not row.note for row in new)
-
-
-def test_without_pytorch_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def missing(name: str) -> str:
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(gradients_comparison, "version", missing)
-    with pytest.raises(ValueError, match="PyTorch, whose gradients are compared, is not installed"):
-        gradients_comparison.measure(tmp_path / "rows.jsonl", 1, 0.01)
-    assert not list(tmp_path.iterdir())

@@ -240,3 +240,23 @@ def test_ten_thousand_problems_stay_within_the_rounding_bound(problem: Problem, 
     PHASE.run(PHASE.prepare(problem, weight, bias), x, out)
     error = np.abs(out - reference.conv_transpose(problem, x, weight, bias))
     assert np.all(error <= reference.error_bound(problem, x, weight, bias))
+
+
+@pytest.mark.parametrize(
+    ("text", "crop"),
+    [
+        ("n2_ci5_i9x17_co1_k9x9_s3x3_p4x4_op2x2", 1),
+        ("n1_ci7_i11x70_co2_k9x9_s3x3_p4x4", 1),
+        ("n2_ci3_i5x6x9_co2_k3x3x6_s2x2x3_p1x1x2", 2),
+        ("n1_ci3_i5x300_co1_k6x6_s3x3_p0x5:1", 2),
+        ("n3_ci4_i40_co1_k25_s4_p11_op1", 0),
+    ],
+)
+def test_one_or_two_channels_count_phases_from_where_all_of_them_read_a_pixel(text: str, crop: int):
+    problem = Problem.parse(text)
+    assert _phase_layout.layout(problem, 2).shape.crop == crop
+    x, weight, bias = integer_data(problem)
+    for order in ORDERS.values():
+        out = order(poisoned(problem))
+        PHASE.run(PHASE.prepare(problem, weight, bias), x, out)
+        assert_array_equal(out, right(problem))

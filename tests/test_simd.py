@@ -185,6 +185,29 @@ def test_rows_taken_apart(dtype: str):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_taps_read_of_an_image(dtype: str):
+    lanes = simd.VECTOR_BYTES // np.dtype(dtype).itemsize
+    sizes, shifts = (2, 3, 40), (-1, 0, -2)
+    source = np.arange(1, 400).astype(dtype)
+    places = [(1, 0, 0), (2, 2, 4), (2, 1, 20), (1, 1, 33), (0, 1, 0), (3, 1, 0), (1, 3, 0), (1, 0, 39)]
+    for stride in (1, 2, 3, 4, 5, 8):
+        for step, taps in ((1, 1), (1, 5), (2, 3), (1, 18)):
+            for pixels in (lanes, lanes - 1):
+                out = np.full((taps + 1, 200), -1).astype(dtype)
+                expected = out.copy()
+                pieces = np.array([
+                    (((z - 1) * 3 + y) * 40 + x - 2, 20 * number, pixels, z, y, x) for number, (z, y, x) in enumerate(places)
+                ])  # fmt: skip
+                simd.copy_columns(stride, source, 50, sizes, shifts, step, taps, pieces, len(pieces), out.reshape(-1), 3, 200)
+                for place, to, _, z, y, x in pieces:
+                    for k, j in np.ndindex(taps, pixels):
+                        along = x - 2 + k * step + stride * j
+                        exists = 0 <= z - 1 < 2 and 0 <= y < 3 and 0 <= along < 40
+                        expected[k, 3 + to + j] = source[50 + place + k * step + stride * j] if exists else 0
+                assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_taps_turned_round(dtype: str):
     rng = np.random.default_rng(4)
     for columns, rows, written in ((1, 5, 5), (4, 12, 12), (9, 20, 32), (16, 64, 64), (25, 7, 16), (64, 3, 4)):

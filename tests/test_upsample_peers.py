@@ -58,6 +58,22 @@ def test_linear_and_trilinear_interpolation_is_pytorchs(functional: Any, aligned
         assert (np.abs(upsample.bilinear(x, scale, aligned) - theirs) <= allowed(x, scale, False, aligned)).all()
 
 
+@both_alignments
+@pytest.mark.parametrize(("shape", "scale"), [*CASES, ((2, 3, 17), (3,)), ((1, 2, 4, 3, 5), (2, 3, 4))])
+def test_interpolation_of_doubles_is_pytorchs(functional: Any, shape: tuple[int, ...], scale: tuple[int, ...], aligned: bool):
+    """Where PyTorch computes coordinates in float64, too, nothing but rounding in float64 is left."""
+    x = normals(shape).astype(np.float64)
+    coordinates = sum(8 * 2.0**-53 * size for size in shape[-len(scale) :]) * float(np.abs(x).max()) * 1.5 ** len(scale)
+    kinds = {1: ["linear"], 2: ["bilinear", "bicubic"], 3: ["trilinear"]}[len(scale)]
+    for kind in kinds:
+        cubic = kind == "bicubic"
+        theirs = functional.interpolate(tensor(x), scale_factor=scale, mode=kind, align_corners=aligned).numpy()
+        ours = (upsample.bicubic if cubic else upsample.bilinear)(x, scale, aligned)
+        bound = 2 * definition.interpolation_bound(x, scale, cubic, aligned) + 3 * coordinates
+        assert theirs.dtype == ours.dtype == np.float64
+        assert (np.abs(ours - theirs) <= bound).all()
+
+
 def test_values_are_moved_as_pytorch_does(functional: Any):
     for shape, scale in ([(2, 12, 5, 7), 2], [(1, 18, 3, 4), 3]):
         x = normals(shape)
@@ -65,6 +81,24 @@ def test_values_are_moved_as_pytorch_does(functional: Any):
         assert_array_equal(upsample.pixel_shuffle(x, scale), functional.pixel_shuffle(tensor(x), scale).numpy())
     x = normals((2, 3, 4))
     assert_array_equal(upsample.nearest(x, (5,)), functional.interpolate(tensor(x), scale_factor=5).numpy())
+    x = normals((1, 2, 3, 1, 5)).astype(np.float64)
+    theirs = functional.interpolate(tensor(x), scale_factor=(2, 3, 4)).numpy()
+    assert_array_equal(upsample.nearest(x, (2, 3, 4)), theirs)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int64"])
+def test_other_dtypes_are_pooled_and_shuffled_as_pytorch_does(functional: Any, dtype: str):
+    x = np.random.default_rng(2).integers(-9, 10, (2, 8, 7, 9)).astype(dtype)
+    assert_array_equal(upsample.pixel_shuffle(x, 2), functional.pixel_shuffle(tensor(x), 2).numpy())
+    values, indices = upsample.max_pool2d(x, 3, 2, 1)
+    theirs = functional.max_pool2d(tensor(x), 3, 2, 1, return_indices=True)
+    assert_array_equal(values, theirs[0].numpy())
+    assert_array_equal(indices, theirs[1].numpy())
+    if dtype == "int64":  # which PyTorch does not unpool
+        return
+    values, indices = upsample.max_pool2d(x, 2)
+    back = functional.max_unpool2d(tensor(values), tensor(indices), 2, output_size=(7, 9)).numpy()
+    assert_array_equal(upsample.max_unpool2d(values, indices, 2, output_size=(7, 9)), back)
 
 
 @pytest.mark.slow

@@ -43,7 +43,8 @@ class Drawn(SphinxDirective):
             figures.save(evaluate(code), path.parent, path.stem, "svg")
         shown = nodes.literal_block(code, code, language="python")
         image = nodes.image(uri=f"/{FOLDER}/{path.name}", alt=self.options["alt"], classes=["drawn"])
-        return [image] if "hidden" in self.options else [shown, image]
+        sheet = nodes.container("", image, classes=["sheet"])
+        return [sheet] if "hidden" in self.options else [shown, sheet]
 
 
 def evaluate(code: str) -> Any:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from hashlib import sha256
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from matplotlib.figure import Figure
-from sphinx_gallery.scrapers import figure_rst
+from sphinx_gallery.scrapers import figure_rst, matplotlib_scraper
 
 FIRST = ("plot_one_pixel_one_stamp.py", "plot_the_two_texts.py", "plot_choose_a_method.py")
 
@@ -28,7 +29,7 @@ def settings(docs: Path) -> dict[str, Any]:
         "examples_dirs": str(docs.parent / "examples"),
         "gallery_dirs": "gallery",
         "ignore_pattern": r"(^|/)_",
-        "image_scrapers": ("matplotlib", "gallery.shown_figures"),
+        "image_scrapers": ("gallery.pyplot_figures", "gallery.shown_figures"),
         "within_subsection_order": "gallery.Order",
         "abort_on_example_error": True,
         "write_computation_times": False,
@@ -67,4 +68,14 @@ def shown_figures(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str
             seen.append(value)
             paths.append(next(block_vars["image_path_iterator"]))
             value.savefig(paths[-1], dpi=150)
-    return figure_rst(paths, gallery_conf["src_dir"])
+    return sheet(figure_rst(paths, gallery_conf["src_dir"]))
+
+
+def pyplot_figures(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
+    """Images of the figures that pyplot knows."""
+    return sheet(matplotlib_scraper(block, block_vars, gallery_conf))
+
+
+def sheet(images: str) -> str:
+    """Images in the box in which they scroll on a phone."""
+    return f".. container:: sheet\n\n{indent(images, '    ')}\n" if images.strip() else images

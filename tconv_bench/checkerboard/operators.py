@@ -28,9 +28,9 @@ MODES = ("nearest", "bilinear")
 class Upsampler(NamedTuple):
     """A transposed convolution, ready for ``conv_transpose2d(x, weight, None, stride, padding)`` or ``kernel_pattern``."""
 
-    weight: NDArray[Any]  # (C_in, C_out, *kernel)
-    stride: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]  # of an output of stride times the input's size
+    weight: NDArray[Any]  #: ``(C_in, C_out, *kernel)``
+    stride: tuple[int, ...]  #: one per axis
+    padding: tuple[tuple[int, int], ...]  #: of an output of stride times the input's size
 
 
 def resize_kernel(weight: ArrayLike, scale: Any = 2, mode: str = "nearest") -> Upsampler:

@@ -16,6 +16,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from tconv_bench.figures.animation import save_gif
+from tconv_bench.figures.enlarging import enlargements, unpooling
 from tconv_bench.figures.gathering import gather
 from tconv_bench.figures.interleaving import phases
 from tconv_bench.figures.lesson import numbered
@@ -37,6 +38,7 @@ __all__ = [
     "checkerboard_map",
     "checkerboard_spectra",
     "checkerboard_training",
+    "enlargements",
     "gather",
     "matrices",
     "matrix_bytes",
@@ -49,6 +51,7 @@ __all__ = [
     "save_gif",
     "stamp_frames",
     "stamps",
+    "unpooling",
     "zero_insertion",
 ]
 
@@ -98,6 +101,8 @@ FIGURES = (
     Entry("matrix_view", "the matrix C of the convolution, C @ x and C.T @ x", matrix_view),
     Entry("matrix_strides", "the matrix at strides 1, 2 and 3", matrix_strides),
     Entry("matrix_bytes", "its bytes as images grow, dense and sparse", matrix_bytes),
+    Entry("enlargements", "nearest, bilinear, bicubic, bed of nails", enlargements),
+    Entry("unpooling", "max pooling, and values put back where the maxima stood", unpooling),
     Entry("stamps", "every input pixel stamps its kernel, the stamps add up", stamps, partial(_of_lesson, stamps)),
     Entry("stamps_animation", "the same as a GIF", stamp_frames, partial(_of_lesson, stamp_frames)),
     Entry(

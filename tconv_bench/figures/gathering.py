@@ -40,13 +40,16 @@ def gather(
 
     Of more than ``steps`` output pixels only the essential ones are shown: the corners, and in the middle one pixel per phase
     of the stride. ``x`` and ``kernel`` have one axis or two; sizes, and what is raised, as for ``conv_transpose2d``.
+
+    Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285, section 4.6,
+    read from the output's side.
     """
     given = lesson(x, kernel, stride, padding, output_padding, dilation)
     pixels = list(np.ndindex(*given.y.shape))
     shown = pixels if len(pixels) <= as_int(steps, "steps", 1) else essential(given)
     columns = given.x.shape[1] + given.kernel.shape[1] + given.y.shape[1]
-    side = max(1, int(style.WIDTH / (_COLUMN * columns + 1.2)))
     steps_shown = [_step(given, pixel) for pixel in shown]
+    side = grids.abreast([panel for step in steps_shown for panel in step], columns, _COLUMN, 1.2)
     lines = [
         [panel for step in steps_shown[start : start + side] for panel in step] for start in range(0, len(steps_shown), side)
     ]

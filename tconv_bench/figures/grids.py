@@ -1,4 +1,7 @@
-"""Matrices as rows of panels: every cell of a figure has one size in inches, every number at least 8 pt.
+"""Matrices as rows of panels: the cells of a figure have one size in inches, every number at least 8 pt.
+
+Lines are cut where their numbers would have no room side by side. A panel that is too wide for its numbers even on a line of
+its own goes without them, in smaller cells.
 
 A cell's colour is its role's hue, stronger for larger magnitudes; zero is white, what is negative has a hue of its own and a
 printed sign. Roles have names and places too, so that nothing is lost on paper without colours.
@@ -31,8 +34,9 @@ CONVOLVE, ARROW = "\N{ASTERISK OPERATOR}", "\N{RIGHTWARDS ARROW}"  # operators b
 TRANSPOSE = CONVOLVE + "\N{MODIFIER LETTER CAPITAL T}"
 MARGIN = 0.1
 LARGEST, LEAST = 0.42, 0.055  # inches of a cell
-WIDEST, FILL = 0.8, 0.82  # of a cell that long numbers make larger; of its width, what a number may take
-HIGHEST = 120  # inches
+WIDEST = 0.8  # inches of a cell that long numbers make larger
+FILL, HIGH = 0.82, 0.62  # of a cell's width and height, what a number may take
+HIGHEST, TALLEST = 120, 40  # inches of a figure, and of one whose lines are cut
 LEAD, GAP, LINE = 0.3, 0.28, 0.18  # inches of an operator, between panels, and between lines
 TITLE, NOTE, FOOT = 0.21, 0.15, 0.3
 _NEGATIVE = "#CC79A7"  # Okabe & Ito's reddish purple
@@ -138,6 +142,11 @@ def _texts(array: NDArray[Any]) -> NDArray[Any]:
     return np.array([[number(value) for value in row] for row in array], object)
 
 
+def widest(values: NDArray[Any]) -> str:
+    """The widest of the numbers' texts."""
+    return _widest(np.array([number(value) for value in np.unique(values)], object))
+
+
 def _widest(texts: NDArray[Any]) -> str:
     return str(max(texts.ravel(), key=lambda text: text_inches(text, 10)))
 
@@ -163,15 +172,16 @@ def draw(
     Raises:
         ValueError: more columns than can be told apart, or a figure higher than ``HIGHEST`` inches.
     """
+    lines, cell = _laid_out(lines, width, largest)
     panels = [panel for line in lines for panel in line if panel]
-    cell = _cell(lines, width, max(largest, min(WIDEST, 0.9 / FILL * max(text_inches(p.cells.widest, 10) for p in panels))))
-    sizes = [_type_size(panel, cell) for panel in panels]
+    sides = [_side(line, cell, width) for line in lines]
+    sizes = [_type_size(panel, side) for line, side in zip(lines, sides) for panel in line if panel]
     if any(panel.cells.signed for panel in panels):
         subtitle += " Pink is negative."
     if min(sizes) < style.SMALL:
         subtitle += " Numbers are left out" + (" where" if max(sizes) >= style.SMALL else ":") + " they do not fit."
     size = min((size for size in sizes if size >= style.SMALL), default=style.SMALL)
-    heights = [_line_height(line, cell) for line in lines]
+    heights = [_line_height(line, side) for line, side in zip(lines, sides)]
     body = sum(heights) + LINE * (len(lines) - 1) + 2 * MARGIN + (FOOT if foot else 0)
     if body > HIGHEST:
         raise ValueError(
@@ -180,8 +190,8 @@ def draw(
     figure = style.sheet(body, title, subtitle, width=width)
     figure.set_layout_engine("none")
     top = body - MARGIN
-    for line, places, height in zip(lines, _places(lines, cell), heights):
-        _draw_line(figure, line, places, cell, size, top)
+    for line, places, height, side in zip(lines, _places(lines, cell, width), heights, sides):
+        _draw_line(figure, line, places, side, size, top)
         top -= height + LINE
     _say(figure, MARGIN, MARGIN, foot, fontsize=10)
     return figure
@@ -190,25 +200,92 @@ def draw(
 def _cell(lines: Lines, width: float, largest: float) -> float:
     """The largest side of a cell with which every line fits."""
     for cell in np.arange(largest, LEAST, -0.005):
-        if max(sum(map(sum, places)) for places in _places(lines, cell)) <= width - 2 * MARGIN + GAP:
+        if _fits(_places(lines, cell, width), width) and min(_side(line, cell, width) for line in lines) > LEAST:
             return float(cell)
     columns = max(sum(panel.cells.columns for panel in line if panel) for line in lines)
     raise ValueError(f"{columns} columns of cells side by side are too many for a figure; use a smaller input or kernel")
 
 
+def legible(*panels: Panel | None) -> float:
+    """Inches of a cell in which all numbers of the panels have room at 8 pt; 0 where they have none."""
+    widest = max((text_inches(panel.cells.widest, style.SMALL) for panel in panels if panel), default=0.0)
+    return 1.01 * max(widest / FILL, style.SMALL / (72 * HIGH)) if widest else 0.0
+
+
+def abreast(panels: Sequence[Panel], columns: int, column: float, rest: float, *, width: float = style.WIDTH) -> int:
+    """How many steps of ``columns`` cells and ``rest`` inches stand side by side, one at least.
+
+    A cell has ``column`` inches, or more where the numbers of ``panels`` need more and so get the room.
+    """
+    needed = legible(*panels)
+    wide = max(column, needed) if needed * columns + rest <= width else column
+    return max(1, int(width / (wide * columns + rest)))
+
+
+class _Part(list["Panel | None"]):
+    """Panels of a line that was cut."""
+
+
+def _laid_out(lines: Lines, width: float, largest: float) -> tuple[Lines, float]:
+    """The lines, cut where numbers would have no room side by side, and a cell's side.
+
+    Numbers that would make the figure higher than ``TALLEST`` are not counted. Lines with a free place stay as they are.
+    """
+    panels = [panel for line in lines for panel in line if panel]
+    for cell in sorted({legible(panel) for panel in panels if not _is_too_wide(panel, width)}, reverse=True):
+        if _fits(_places(lines, cell, width), width):
+            break
+        cut = [part for line in lines for part in ([line] if None in line else _parts(line, cell, width))]
+        if sum(_line_height(line, _side(line, cell, width)) + LINE for line in cut) <= TALLEST:
+            return cut, _cell(cut, width, cell)
+    roomy = min(WIDEST, 0.9 / FILL * max(text_inches(panel.cells.widest, 10) for panel in panels))
+    return lines, _cell(lines, width, max(largest, roomy))
+
+
+def _parts(line: Line, cell: float, width: float) -> list[_Part]:
+    """A line in as few parts as fit."""
+    parts = [_Part(line[:1])]
+    for panel in line[1:]:
+        longer = _Part([*parts[-1], panel])
+        if _fits(_places([longer], cell, width), width):
+            parts[-1] = longer
+        else:
+            parts.append(_Part([panel]))
+    return parts
+
+
+def _fits(places: list[list[tuple[float, float]]], width: float) -> bool:
+    return max(sum(map(sum, line)) for line in places) <= width - 2 * MARGIN + GAP
+
+
+def _is_too_wide(panel: Panel, width: float) -> bool:
+    """Whether a panel's numbers have no room at 8 pt even if it stands alone."""
+    return legible(panel) * panel.cells.columns + _lead(panel) > width - 2 * MARGIN
+
+
+def _side(line: Line, cell: float, width: float) -> float:
+    """Inches of a line's cells: fewer than ``cell`` where its only panel is too wide for its numbers, or for the others'."""
+    (panel, *more) = line
+    if more or panel is None or not (isinstance(line, _Part) or _is_too_wide(panel, width)):
+        return cell
+    return min(cell, (width - 2 * MARGIN - LEAD) / panel.cells.columns)
+
+
 def _type_size(panel: Panel, cell: float) -> float:
     """Points of the largest type in which a panel's numbers fit into its cells."""
     widest = text_inches(panel.cells.widest, 10)
-    return min(11.0, 10 * FILL * cell / widest, 72 * 0.62 * cell) if widest else 11.0
+    return min(11.0, 10 * FILL * cell / widest, 72 * HIGH * cell) if widest else 11.0
 
 
-def _places(lines: Lines, cell: float) -> list[list[tuple[float, float]]]:
-    """(space for an operator, width with the gap after it) of each panel; lines of as many panels stand below each other."""
+def _places(lines: Lines, cell: float, width: float) -> list[list[tuple[float, float]]]:
+    """(space for an operator, width with the gap after it) of each panel; whole lines of as many panels stand in columns."""
+    names = [-at if isinstance(line, _Part) else len(line) for at, line in enumerate(lines)]
     found = {}
-    for count in {len(line) for line in lines}:
-        columns = zip(*(line for line in lines if len(line) == count))
-        found[count] = [(max(map(_lead, c)), max(_panel_width(panel, cell) for panel in c) + GAP) for c in columns]
-    return [found[len(line)] for line in lines]
+    for name in set(names):
+        same = [(line, _side(line, cell, width)) for line, own in zip(lines, names) if own == name]
+        columns = zip(*([(panel, side) for panel in line] for line, side in same))
+        found[name] = [(max(_lead(p) for p, _ in c), max(_panel_width(p, side) for p, side in c) + GAP) for c in columns]
+    return [found[name] for name in names]
 
 
 def _lead(panel: Panel | None) -> float:

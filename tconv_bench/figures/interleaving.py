@@ -31,6 +31,8 @@ def phases(
     """The kernel's taps by phase, each phase's small kernel, and the output pixels that it makes, in a colour per phase.
 
     ``x`` and ``kernel`` have one axis or two; sizes as for ``conv_transpose2d``.
+
+    Source: Vaidyanathan, "Multirate systems and filter banks", 1993, section 4.3.
     """
     given = lesson(x, kernel, stride, padding, output_padding, dilation)
     steps = given.problem.stride
@@ -44,12 +46,13 @@ def phases(
     ]
     pairs = [_pair(given, number, of_taps, of_pixels) for number in range(steps[0] * steps[1])]
     columns = max(sum(panel.cells.columns for panel in pair) for pair in pairs)
-    side = max(1, min(steps[1], int(7.6 / (_COLUMN * columns + 1.1))))
+    side = min(steps[1], grids.abreast([panel for pair in pairs for panel in pair], columns, _COLUMN, 1.1, width=7.6))
     for start in range(0, len(pairs), side):
         lines.append([panel for pair in pairs[start : start + side] for panel in pair])
     subtitle = (
         f"Output pixels a stride apart use the same taps, and no others. So {len(pairs)} small kernels, one per colour, make "
         "the output without a single inserted zero; their pixels interleave."
+        + (f" Colours come again after {len(TINTS)}." if len(pairs) > len(TINTS) else "")
     )
     return grids.draw(lines, "Transposed convolution by phases", subtitle, largest=0.34)
 

@@ -20,6 +20,8 @@ KERNEL = ((1, 4, 1), (1, 4, 3), (3, 3, 1))
 SMALL_INPUT = ((2, 1), (4, 4))
 # The second text's example of stamps that are added up.
 STAMPED, STAMP = ((1, 2), (3, 4)), ((5, 5), (5, 5))
+# What it interpolates, and what it pools.
+CORNERS, POOLED = ((10, 20), (30, 40)), ((1, 2, 4, 1), (3, 4, 2, 3), (1, 4, 1, 2), (2, 3, 4, 3))
 
 
 @dataclass(frozen=True, eq=False)

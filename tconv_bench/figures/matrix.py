@@ -35,6 +35,8 @@ def matrices(*lines: Mapping[str, ArrayLike], title: str = "", subtitle: str = "
         ValueError: an empty line, a matrix without rows and columns.
         TypeError: a dtype that is not served.
 
+    Source: the first background text's ``show_matrix`` and the three that are made of it.
+
     >>> figure = matrices({"Input": [[1, 2], [3, 4]], "* Kernel": [[5, 5], [5, 5]]})
     >>> [axes.get_title(loc="left") for axes in figure.axes]
     ['Input', 'Kernel']
@@ -90,6 +92,9 @@ def matrix_view(
 
     ``x`` is the convolution's input, ``up`` the transposed one's, of the shape of the convolution's output (None: 1, 2, 3,
     ...). Both have one axis or two; sizes as for ``convolution_matrix``.
+
+    Source: the first background text; Dumoulin & Visin, "A guide to convolution arithmetic for deep learning",
+    arXiv:1603.07285, section 4.1.
     """
     image, weights = checked_array(x, "x"), checked_array(kernel, "kernel")
     if image.ndim not in (1, 2):
@@ -139,6 +144,8 @@ def matrix_strides(
     """The matrices C of one convolution at several strides, below each other; colours are the kernel's values.
 
     ``strides`` holds at least one, the others and what is raised are as for ``convolution_matrix``.
+
+    Source: as of ``matrix_view``.
     """
     weights = checked_array(kernel, "kernel")
     lines = []

@@ -27,6 +27,8 @@ def matrix_bytes(
 
     ``sides`` are the images' sides in pixels, at least two; ``kernel``, ``stride`` and ``padding`` one integer for both axes,
     ``dtype`` that of the values. ValueError and TypeError as by ``matrix_size``.
+
+    Source: ``matrix_size``, and arXiv:1603.07285, section 4.1.
     """
     lengths = [as_int(side, "sides", 1) for side in sides]
     if len(lengths) < 2:

@@ -22,6 +22,7 @@ from tconv_bench.plots import style
 from tconv_bench.problem import as_int, per_axis
 
 _MAP = "Blues"
+_NARROW = 0.45  # inches of a cell that leave no room for three digits at 9 pt
 
 
 @style.styled
@@ -37,6 +38,8 @@ def overlap(
 
     ``in_size`` has one axis or two; sizes as for ``overlap_count``. Outlined: the pixels of which no product is missing at a
     border. The contrast is the repeating pattern's, (max - min) / (max + min).
+
+    Source: Odena, Dumoulin & Olah, "Deconvolution and checkerboard artifacts", Distill 2016.
     """
     sizes = (in_size,) if np.ndim(in_size) == 0 else tuple(in_size)
     ndim = len(sizes)
@@ -77,6 +80,8 @@ def overlap_map(kernels: int = 12, strides: int = 6, dilation: int = 1, ndim: in
     """Contrast of the overlap count for square kernels 1 .. ``kernels`` and strides 1 .. ``strides`` in ``ndim`` dimensions.
 
     ``dilation`` is the distance of the taps. ValueError for more than 24 kernels or strides, or 3 dimensions.
+
+    Source: as of ``overlap``.
     """
     wide, high = as_int(kernels, "kernels", 1), as_int(strides, "strides", 1)
     for name, value, most in (("kernels", wide, 24), ("strides", high, 24), ("ndim", as_int(ndim, "ndim", 1), 3)):
@@ -89,7 +94,7 @@ def overlap_map(kernels: int = 12, strides: int = 6, dilation: int = 1, ndim: in
     figure.set_layout_engine("none")
     total = figure.get_figheight()
     axes = figure.add_axes((0.55 / style.WIDTH, 0.5 / total, cell * wide / style.WIDTH, cell * high / total))
-    _draw_map(axes, contrasts)
+    _draw_map(axes, contrasts, cell)
     return figure
 
 
@@ -106,13 +111,13 @@ def _map_caption(ndim: int, dilation: int) -> str:
     )
 
 
-def _draw_map(axes: Axes, contrasts: list[list[Fraction]]) -> None:
+def _draw_map(axes: Axes, contrasts: list[list[Fraction]], cell: float) -> None:
     high, wide = len(contrasts), len(contrasts[0])
     colours = matplotlib.colormaps[_MAP]
     fills = np.array([[colours(0.75 * float(value))[:3] if value else to_rgb("white") for value in row] for row in contrasts])
     axes.pcolormesh(np.arange(wide + 1) + 0.5, np.arange(high + 1) + 0.5, fills, edgecolors="white", linewidth=0.8)
     for (row, column), fill in zip(np.ndindex(high, wide), fills.reshape(-1, 3)):
-        _draw_contrast(axes, column + 1, row + 1, contrasts[row][column], fill)
+        _draw_contrast(axes, column + 1, row + 1, contrasts[row][column], fill, cell)
     axes.set(xlim=(0.5, wide + 0.5), ylim=(high + 0.5, 0.5), xlabel="kernel", ylabel="stride")
     axes.set_xticks(range(1, wide + 1))
     axes.set_yticks(range(1, high + 1))
@@ -121,7 +126,7 @@ def _draw_map(axes: Axes, contrasts: list[list[Fraction]]) -> None:
         spine.set_visible(False)
 
 
-def _draw_contrast(axes: Axes, x: int, y: int, value: Fraction, fill: NDArray[np.float64]) -> None:
+def _draw_contrast(axes: Axes, x: int, y: int, value: Fraction, fill: NDArray[np.float64], cell: float) -> None:
     backing = None
     if value == 1:
         box = Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=style.GAP, edgecolor="#c3c9d0", linewidth=0, hatch="////")
@@ -130,6 +135,9 @@ def _draw_contrast(axes: Axes, x: int, y: int, value: Fraction, fill: NDArray[np
     elif value == 0:
         axes.add_patch(Rectangle((x - 0.44, y - 0.44), 0.88, 0.88, fill=False, edgecolor=style.INK, linewidth=1.2))
     text = units.significant(float(value), 2) if value.denominator > 1 else str(value)
+    size = 9.0 if cell > _NARROW else style.SMALL
+    if value.denominator > 1 and cell <= _NARROW:
+        text = f"{float(value):.2f}".removeprefix("0")
     ink = style.INK if backing else style.text_on(fill)
     weight = "normal" if value else "bold"
-    axes.text(x, y, text, color=ink, fontsize=9, fontweight=weight, ha="center", va="center_baseline", bbox=backing)
+    axes.text(x, y, text, color=ink, fontsize=size, fontweight=weight, ha="center", va="center_baseline", bbox=backing)

@@ -51,7 +51,10 @@ def in_decibels(value: float, digits: int = 0) -> str:
 
 @style.styled
 def checkerboard_spectra(rows: Sequence[Row] | None = None) -> Figure:
-    """Outputs of six up-samplers of scale 2 and their spectra, with random and with trained weights; stored rows if None."""
+    """Outputs of six up-samplers of scale 2 and their spectra, with random and with trained weights; stored rows if None.
+
+    Source: ``spectral_peak`` of stored rows; Frank et al., ICML 2020.
+    """
     pictured = _pictured(study.read() if rows is None else rows)
     wide, gap, left, top = 1.19, 0.09, 0.27, 0.24
     band = 2 * wide + 0.5
@@ -126,7 +129,10 @@ def _draw_spectrum(axes: Axes, images: NDArray[np.float64]) -> None:
 
 @style.styled
 def checkerboard_map(rows: Sequence[Row] | None = None) -> Figure:
-    """The pattern on flat areas over kernel and stride: of counts, random, trained and best kernels; stored rows if None."""
+    """The pattern on flat areas over kernel and stride: of counts, random, trained and best kernels; stored rows if None.
+
+    Source: ``kernel_pattern`` of stored rows; Odena, Dumoulin & Olah, Distill 2016.
+    """
     known = study.read() if rows is None else rows
     panels: list[tuple[str, Callable[[int, int], float]]] = [
         ("Overlap count: all taps equal", lambda k, s: kernel_pattern(np.ones((k, k)), s).decibels),
@@ -187,7 +193,10 @@ def _draw_map(axes: Axes, values: NDArray[np.float64]) -> None:
 
 @style.styled
 def checkerboard_training(rows: Sequence[Row] | None = None) -> Figure:
-    """The pattern on flat areas while networks learn to double an image, per up-sampler; stored rows if None."""
+    """The pattern on flat areas while networks learn to double an image, per up-sampler; stored rows if None.
+
+    Source: as of ``checkerboard_map``.
+    """
     known = study.read() if rows is None else rows
     subtitle = (
         f"Ripple of flat grey, median of {study.SEEDS} networks. A kernel that the stride does not divide ends where one ends "

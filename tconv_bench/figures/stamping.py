@@ -34,6 +34,8 @@ def stamps(
     """Each input pixel alone, its stamp, and the sum so far; of more than ``steps`` pixels the first ones and the last.
 
     ``x`` and ``kernel`` have one axis or two; sizes as for ``conv_transpose2d``. Cells that padding crops away are grey.
+
+    Source: the second background text, "Upsample via transpose convolution".
     """
     drawn = Stamping(lesson(x, kernel, stride, padding, output_padding, dilation))
     count = as_int(steps, "steps", 2)
@@ -53,10 +55,13 @@ def stamps(
 
 def _lines(drawn: Stamping, steps: list[tuple[Panel, Panel, Panel]]) -> list[list[Panel | None]]:
     """The steps beside input, kernel and output where all fit in one band, else in bands below input and kernel."""
-    columns = max(1, min(5, int(style.WIDTH / (_COLUMN * drawn.shape[1] + 0.6))))
+    columns = min(5, grids.abreast([panel for step in steps for panel in step], drawn.shape[1], _COLUMN, 0.6))
     if len(steps) < columns:
         return [[part, *row] for part, row in zip(drawn.parts(), zip(*steps))]
     lines: list[list[Panel | None]] = [[*drawn.parts()[:2], *[None] * max(0, columns - 2)]]
+    if columns == 1:
+        lines += [[*step] for step in steps]
+        return lines
     for start in range(0, len(steps), columns):
         band = steps[start : start + columns]
         for first, *rest in zip(*band):
@@ -72,7 +77,10 @@ def stamp_frames(
     output_padding: Any = 0,
     dilation: Any = 1,
 ) -> list[Figure]:
-    """The steps of ``stamps`` as figures of one size, one per input pixel, for ``save_gif``."""
+    """The steps of ``stamps`` as figures of one size, one per input pixel, for ``save_gif``.
+
+    Source: as of ``stamps``.
+    """
     drawn = Stamping(lesson(x, kernel, stride, padding, output_padding, dilation))
     return [_frame(drawn, pixel) for pixel in np.ndindex(*drawn.lesson.x.shape)]
 
@@ -103,7 +111,12 @@ class Stamping:
         inside = np.zeros(self.shape, bool)
         inside[self.output] = True
         self.inside = inside
-        self.top = grids.magnitude(lesson.y)
+        stamps = np.array([self.stamp(pixel) for pixel in np.ndindex(*lesson.x.shape)])
+        self.sums = np.cumsum(stamps, axis=0).reshape(*lesson.x.shape, *self.shape)
+        values = np.concatenate([stamps, self.sums.reshape(stamps.shape)])
+        self.top = grids.magnitude(values[:, inside])
+        #: The widest number of any step, so that all steps have one size.
+        self.widest = grids.widest(values)
 
     @property
     def crops(self) -> bool:
@@ -151,12 +164,11 @@ class Stamping:
     def so_far(self, pixel: tuple[int, ...]) -> Cells:
         """The sum of all stamps up to a pixel's."""
         done = list(np.ndindex(*self.lesson.x.shape))[: int(np.ravel_multi_index(pixel, self.lesson.x.shape)) + 1]
-        total = np.sum([self.stamp(each) for each in done], axis=0)
-        return self.canvas(total, np.any([self.touched(each) for each in done], axis=0))
+        return self.canvas(self.sums[pixel], np.any([self.touched(each) for each in done], axis=0))
 
     def canvas(self, values: NDArray[Any], touched: NDArray[np.bool_]) -> Cells:
         """Cells of the canvas: numbers where a stamp was, grey outside of the output."""
-        return grids.shaded(values, grids.OUTPUT, top=self.top, kinds=self._kinds(touched))
+        return replace(grids.shaded(values, grids.OUTPUT, top=self.top, kinds=self._kinds(touched)), widest=self.widest)
 
     def boxes(self, pixel: tuple[int, ...]) -> list[Box]:
         """Outlines of a stamp: one box, or one per tap where dilation tears it apart."""

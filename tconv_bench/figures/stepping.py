@@ -18,7 +18,7 @@ from tconv_bench.figures.windows import Windows
 from tconv_bench.plots import style
 from tconv_bench.problem import as_int
 
-_CROWDED = 60  # columns of a step that leave no room for another beside it
+_CROWDED = 60  # columns of a frame that leave no room for the kernel beside them
 _COLUMN = 0.2  # inches of a cell that decide how many steps stand side by side
 FRAME_WIDTH = 6.0
 _EXPLAINED = (
@@ -42,17 +42,18 @@ def arithmetic(
 
     Of more than ``steps`` output pixels only the essential ones are shown: the corners, and in the middle one pixel per phase
     of the stride. ``x`` and ``kernel`` have one axis or two; sizes as for ``conv_transpose2d``.
+
+    Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285, figures 4.1 to
+    4.7.
     """
     given = lesson(x, kernel, stride, padding, output_padding, dilation)
     windows = Windows(given)
     pixels = list(np.ndindex(*given.y.shape))
     shown = pixels if len(pixels) <= as_int(steps, "steps", 1) else essential(given)
     columns = windows.shape[1] + given.y.shape[1]
-    side = min(
-        max(2 if columns <= _CROWDED else 1, int(style.WIDTH / (_COLUMN * columns + 0.9))),
-        given.y.shape[1] if shown is pixels else 4,
-    )
     pairs = [_step(windows, pixel, f"Step {pixels.index(pixel) + 1}") for pixel in shown]
+    side = grids.abreast([panel for pair in pairs for panel in pair], columns, _COLUMN, 0.9)
+    side = min(side, given.y.shape[1] if shown is pixels else 4)
     lines = [[panel for pair in pairs[start : start + side] for panel in pair] for start in range(0, len(pairs), side)]
     lines.insert(0, [Panel("Input", grids.shaded(given.x, grids.INPUT)), _kernel(given)])
     subtitle = f"{_sizes(given)} {_EXPLAINED}"
@@ -76,7 +77,10 @@ def arithmetic_frames(
     output_padding: Any = 0,
     dilation: Any = 1,
 ) -> list[Figure]:
-    """The steps of ``arithmetic`` as figures of one size, one per output pixel, for ``save_gif``."""
+    """The steps of ``arithmetic`` as figures of one size, one per output pixel, for ``save_gif``.
+
+    Source: as of ``arithmetic``.
+    """
     windows = Windows(lesson(x, kernel, stride, padding, output_padding, dilation))
     return [_frame(windows, pixel, number) for number, pixel in enumerate(np.ndindex(*windows.lesson.y.shape), start=1)]
 

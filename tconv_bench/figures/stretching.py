@@ -28,6 +28,8 @@ def zero_insertion(
     """Input, stretched input, padded input, flipped kernel and output; outlined is what one output pixel reads.
 
     ``x`` and ``kernel`` have one axis or two; sizes as for ``conv_transpose2d``.
+
+    Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285, section 4.
     """
     given = lesson(x, kernel, stride, padding, output_padding, dilation)
     windows = Windows(given)

@@ -100,10 +100,11 @@ class Windows:
 
     def pads_text(self) -> str:
         """``1 around``, or what is added in front of and behind each axis."""
-        every = {pad for pair in self.pads for pad in pair}
+        pads = self.pads[-self.lesson.ndim :]
+        every = {pad for pair in pads for pad in pair}
         if len(every) == 1:
             return f"{grids.number(every.pop())} around"
-        return f" {units.X} ".join(f"{grids.number(before)} before, {grids.number(after)} after" for before, after in self.pads)
+        return f" {units.X} ".join(f"{grids.number(before)} before, {grids.number(after)} after" for before, after in pads)
 
 
 def _signed(value: Any) -> str:

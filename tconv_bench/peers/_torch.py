@@ -76,10 +76,15 @@ class TorchPeer(Peer):
             tensor = torch.from_numpy(array)
             if copied:
                 tensor = tensor.clone()
-            if self.layout == "channels-last" and array.ndim > 3:
-                order = torch.channels_last if array.ndim == 4 else torch.channels_last_3d
-                tensor = tensor.contiguous(memory_format=order)
-            return tensor.to(self.device)
+            return self.ordered(tensor).to(self.device)
+
+    def ordered(self, tensor: Any) -> Any:
+        """A tensor in the peer's layout."""
+        if self.layout != "channels-last" or tensor.ndim < 4:
+            return tensor
+        torch = engine("torch")
+        with torch.inference_mode():
+            return tensor.contiguous(memory_format=torch.channels_last if tensor.ndim == 4 else torch.channels_last_3d)
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
         """Tensors of weight and bias: eager PyTorch packs nothing before a call."""

@@ -80,17 +80,37 @@ class Cudnn(TorchPeer):
     def bind(self, state: Any, x: NDArray[Any], out: NDArray[Any]) -> Callable[[], Any]:
         """The call on held tensors, until the device has finished."""
         problem, weight, bias = state
-        call = partial(functional(problem), self.tensor(x), weight, bias, *arguments(problem))
+        call = self._activated(partial(functional(problem), self.tensor(x), weight, bias, *arguments(problem)))
         synchronize = engine("torch").cuda.synchronize
 
         def run() -> Any:
-            if Cudnn._active is not self:
-                self._activate()
             value = call()
             synchronize()
             return value
 
         return inferring(run)
+
+    def queued(self, problem: Problem, x: Any, weight: Any, bias: Any) -> Callable[[], Any]:
+        """The call on device arrays that speak ``__cuda_array_interface__``, which waits for nothing.
+
+        It reads their own memory, in the layout channels-last a copy of x and weight.
+        """
+        x, weight = (self.ordered(self._shared(array)) for array in (x, weight))
+        bias = None if bias is None else self._shared(bias)
+        return inferring(self._activated(partial(functional(problem), x, weight, bias, *arguments(problem))))
+
+    def _shared(self, array: Any) -> Any:
+        torch = engine("torch")
+        with torch.inference_mode():
+            return torch.as_tensor(array, device=self.device)
+
+    def _activated(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> Any:
+            if Cudnn._active is not self:
+                self._activate()
+            return call()
+
+        return run
 
     def _activate(self) -> None:
         """Precision and search are the whole process': set where another peer of the device called last."""

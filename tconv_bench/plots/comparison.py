@@ -1,7 +1,8 @@
 """The comparison's figures: this project's entrants and other engines on the same layers, from rows of suite "compare".
 
 Every function takes a list of Measurements and returns a ``matplotlib.figure.Figure``; it raises ``NothingToDrawError`` where
-the rows that it needs are absent. ``FIGURES`` lists them in the page's order, each with its caption; ``save`` writes an SVG.
+the rows that it needs are absent. ``FIGURES`` lists them in the page's order, each with its caption, ``GPU_FIGURES`` those of a
+GPU's page; ``save`` writes an SVG.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
+from tconv_bench.plots import gpu_bars
 from tconv_bench.plots import versus_captions as captions
 from tconv_bench.plots.rows import NothingToDrawError
 from tconv_bench.plots.versus_cost import break_even, workspace
@@ -24,6 +26,7 @@ from tconv_bench.store import Measurement
 
 __all__ = [
     "FIGURES",
+    "GPU_FIGURES",
     "Entry",
     "NothingToDrawError",
     "break_even",
@@ -68,4 +71,15 @@ FIGURES = (
     Entry("workspace", "Memory", workspace, captions.workspace),
     Entry("break_even", "When preparing pays", break_even, captions.break_even),
     Entry("samples", "Every sample", sample_ecdf, captions.samples),
+)
+GPU_FIGURES = (
+    Entry("layers", "Layer by layer", gpu_bars.layer_bars, gpu_bars.caption),
+    Entry("winners", "Who is fastest", winner_map, captions.winners),
+    Entry(
+        "roofline",
+        "Against the GPU's limits",
+        partial(roofline, cache="flushed"),
+        partial(captions.roofline, cache="flushed"),
+    ),
+    Entry("workspace", "Memory", partial(workspace, cache="flushed"), partial(captions.workspace, cache="flushed")),
 )

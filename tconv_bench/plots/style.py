@@ -134,13 +134,14 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
 def registered(name: str) -> Any:
     """The variant or peer of a series, which knows its title, source, colour and marker; None where there is none."""
     method, _, device = name.removesuffix(")").partition(" (")
-    with suppress(ValueError):
-        return registry.get(method, device or "cpu")
+    for where in [device] if device else registry.DEVICES:
+        with suppress(ValueError):
+            return registry.get(method, where)
     try:
         peers = importlib.import_module("tconv_bench.peers")
     except ImportError:
         return None
-    return peers.get(method) if method in peers.names() else None
+    return peers.get(method) if any(method in peers.names(where) for where in registry.DEVICES) else None
 
 
 def heading(name: str, columns: int) -> str:

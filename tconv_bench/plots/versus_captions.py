@@ -8,7 +8,7 @@ from math import isinf
 import numpy as np
 
 from tconv_bench import units, verdicts
-from tconv_bench.plots import rows, style, versus_cost, versus_samples, versus_speed
+from tconv_bench.plots import rows, style, versus_cost, versus_samples, versus_speed, versus_winners
 from tconv_bench.plots import versus_rows as versus
 from tconv_bench.plots import versus_scores as scores
 from tconv_bench.plots.versus_scores import Score
@@ -26,12 +26,11 @@ def ends(total: Score) -> str:
 def winners(measurements: list[Measurement]) -> str:
     """How the best of ours fares against the best peer in each condition, with and without channels-last entrants."""
     every, parts = versus.compared(measurements), []
-    for mode, cache in versus.CONDITIONS:
-        found = versus.condition(every, mode, cache)
+    for name, found in versus_winners.conditions(every):
         total = scores.score(scores.duels(found))
         narrow = scores.score(scores.duels(map(versus.channels_first, found)))
         if total is not None:
-            text = f"{mode} with {cache} caches {ends(total)}"
+            text = f"{name} {ends(total)}"
             if narrow is not None and narrow != total:
                 text += f" (against channels-first engines {ends(narrow)})"
             parts.append(text)
@@ -59,9 +58,9 @@ def speedup(measurements: list[Measurement], mode: str, cache: str) -> str:
     return f"{text} Ahead by geometric mean: {style.listed(leaders)}." if leaders else text
 
 
-def roofline(measurements: list[Measurement]) -> str:
+def roofline(measurements: list[Measurement], cache: str = "hot") -> str:
     """How close both sides come to the limits."""
-    found = versus.drawn(measurements, "planned", "hot")
+    found = versus.drawn(measurements, "planned", cache)
     text = (
         "A mark on a black line would use all that the machine has: left of the bend the bytes are the limit, right of it the "
         "arithmetic. Work is counted as useful products only, so an algorithm that saves products may pass the upper line."
@@ -116,9 +115,9 @@ def samples(measurements: list[Measurement]) -> str:
     return f"{text} Their intervals reach {reach} apart here, {versus.percent(floor or 0.0)} on the median layer of the run."
 
 
-def workspace(measurements: list[Measurement]) -> str:
+def workspace(measurements: list[Measurement], cache: str = "hot") -> str:
     """Who needs least and most."""
-    found = versus.drawn(measurements, "planned", "hot")
+    found = versus.drawn(measurements, "planned", cache)
     middle = {n: float(np.median(sizes)) for n in versus.entrants(found) if (sizes := versus_cost.workspaces(found, n))}
     low, high = min(middle, key=lambda n: middle[n]), max(middle, key=lambda n: middle[n])
     least = [name for name in middle if middle[name] == middle[low]]

@@ -22,9 +22,9 @@ _LEAST = 64.0  # bytes: what is less stands in the gutter with zero
 
 
 @style.styled
-def workspace(measurements: list[Measurement]) -> Figure:
+def workspace(measurements: list[Measurement], cache: str = "hot") -> Figure:
     """Bytes that a planned call needs beyond input, packed weights and output: a mark per layer, one line per entrant."""
-    found = versus.drawn(measurements, "planned", "hot")
+    found = versus.drawn(measurements, "planned", cache)
     sizes = {name: values for name in versus.entrants(found) if (values := workspaces(found, name))}
     if not sizes:
         raise NothingToDrawError("no comparison row has workspace_bytes")

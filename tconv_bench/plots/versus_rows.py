@@ -50,6 +50,20 @@ def condition(found: Iterable[Group], mode: str, cache: str) -> list[Group]:
     return [g for g in groups if (g.mode, g.cache, g.threads) == (mode, cache, threads)]
 
 
+def on_gpu(found: Iterable[Group]) -> bool:
+    """Whether groups were measured on a GPU; a page shows either such or others."""
+    return any(row.device == "cuda" for group in found for row in group.rows.values())
+
+
+def by_batch(found: Iterable[Group]) -> list[tuple[str, list[Group]]]:
+    """(heading, groups) of each batch size, small ones first; labels no longer say it."""
+    groups = list(found)
+    batches = sorted({group.problem.batch for group in groups})
+    return [
+        (f"N={n}", [replace(g, label=g.label.removesuffix(f" N={n}")) for g in groups if g.problem.batch == n]) for n in batches
+    ]
+
+
 def drawn(measurements: Iterable[Measurement], mode: str, cache: str) -> list[Group]:
     """``condition`` of the rows; raises NothingToDrawError where nothing was timed in it."""
     found = condition(compared(measurements), mode, cache)

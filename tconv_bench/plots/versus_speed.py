@@ -21,15 +21,16 @@ from tconv_bench.verdicts import Group
 
 
 @style.styled
-def roofline(measurements: list[Measurement]) -> Figure:
+def roofline(measurements: list[Measurement], cache: str = "hot") -> Figure:
     """GFLOP/s against flops per byte: this project's best and the best peer on each layer, below the machine's limits."""
-    found = versus.drawn(measurements, "planned", "hot")
+    found = versus.drawn(measurements, "planned", cache)
     points = [(group, ours, peer) for group in found for ours, peer in [best(group)]]
     limits = ceilings(found)
     body = 5.4
-    subtitle = "One pair of marks per layer, planned, hot caches; the line between has the colour of the faster. "
+    own_limit = "; one layer's own limit lies between the two slopes." if cache == "hot" else "."
+    subtitle = f"One pair of marks per layer, planned, {cache} caches; the line between has the colour of the faster. "
     subtitle += (
-        "Black: the machine's limits, measured in the same run; one layer's own limit lies between the two slopes. "
+        f"Black: the machine's limits, measured in the same run{own_limit} "
         "Winograd multiplies less often than the useful products count, and rises above the line."
         if limits
         else "The machine's limits were not measured."
@@ -206,7 +207,8 @@ def _curve(axes: Axes, ratios: list[float], layers: int, top: float, look: Look,
 
 def _axes_of_profile(axes: Axes, top: float) -> None:
     axes.set(xscale="log", xlim=(1, top), ylim=(0, 1))
-    axes.xaxis.set_major_locator(FixedLocator([t for t in (1, 1.2, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32) if t <= top]))
+    between = (1.2, 1.5) if top <= 16 else ()
+    axes.xaxis.set_major_locator(FixedLocator([t for t in (1, *between, 2, 3, 4, 6, 8, 12, 16, 24, 32) if t <= top]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}{units.X}"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))

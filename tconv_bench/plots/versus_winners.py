@@ -83,15 +83,23 @@ def _subtitle(columns: list[Column]) -> str:
     return text
 
 
+def conditions(found: list[Group]) -> list[tuple[str, list[Group]]]:
+    """(heading, groups) of each mode and cache state that was measured; on a GPU of each batch."""
+    if versus.on_gpu(found):
+        return versus.by_batch(versus.condition(found, "planned", "flushed"))
+    kinds = ((mode, kept, versus.condition(found, mode, kept)) for mode, kept in versus.CONDITIONS)
+    return [(f"{mode} with {kept} caches", groups) for mode, kept, groups in kinds if groups]
+
+
 def _columns(found: list[Group]) -> list[Column]:
-    present = [(*kind, groups) for kind in versus.CONDITIONS if (groups := versus.condition(found, *kind))]
+    present = conditions(found)
     columns: list[Column] = []
     gap = 0.12
     width = (WIDTH - _LABELS - gap * (len(present) - 1)) / max(1, len(present))
-    for mode, kept, groups in present:
+    for title, groups in present:
         split = any(outcome(group) != outcome(versus.channels_first(group)) for group in groups)
         left = len(columns) * (width + gap)
-        columns.append(Column(f"{mode}, {kept} caches", {g.label: g for g in groups}, left, width, split))
+        columns.append(Column(title.replace(" with", ","), {g.label: g for g in groups}, left, width, split))
     return columns
 
 

@@ -112,8 +112,8 @@ def _transpose_square(whole: bool):
     return intrinsic(typing)
 
 
-_transpose_whole = _transpose_square(True)
-_transpose_part = _transpose_square(False)
+transpose_whole = _transpose_square(True)
+transpose_part = _transpose_square(False)
 
 
 @njit(nogil=True)
@@ -127,9 +127,9 @@ def transpose_rows(source, at, row_step, rows, columns, target, to, column_step)
         for k in range(0, columns, lanes):
             from_, onto = at + j * row_step + k, to + k * column_step + j
             if columns - k >= lanes and (j == 0 or rows - j >= lanes):
-                _transpose_whole(source, from_, row_step, target, onto, column_step, min(lanes, rows - j), lanes)
+                transpose_whole(source, from_, row_step, target, onto, column_step, min(lanes, rows - j), lanes)
             else:
-                _transpose_part(
+                transpose_part(
                     source, from_, row_step, target, onto, column_step, min(lanes, rows - j), min(lanes, columns - k)
                 )
 

@@ -95,6 +95,13 @@ _outputs_2_of_4 = _combine(OUTPUT_2_OF_4, 4)
 _outputs_3_of_4 = _combine(OUTPUT_3_OF_4, 4)
 _outputs_2_of_2 = _combine(_identity(2), 2)
 _outputs_3_of_3 = _combine(_identity(3), 3)
+# The same products as whole polynomials: two pixels times a phase's two or three taps are all three or four outputs. Of two
+# taps, the pixels' side is ``WEIGHT_3_OF_2``.
+PRODUCTS_3 = ((1, 0, 0), (-1, 1, -1), (0, 0, 1))
+PRODUCTS_4 = ((1, 0, 0, 0), (0, 1, -1, -1), (-1, 1, 1, 0), (0, 0, 0, 1))
+_pixels_4 = _combine(WEIGHT_4_OF_2, 2)
+_products_3 = _combine(PRODUCTS_3, 3)
+_products_4 = _combine(PRODUCTS_4, 4)
 
 
 @njit(nogil=True)
@@ -153,3 +160,21 @@ def combine_outputs(size, products, source, at, step, target, to, out_step, coun
             _outputs_2_of_3(source, at, step, 0, target, to, out_step, count)
     else:
         _outputs_2_of_2(source, at, step, 0, target, to, out_step, count)
+
+
+@njit(nogil=True)
+def combine_pixels(taps, source, at, step, target, to, out_step, count):
+    """The pixels' side of the products of two pixels with ``taps`` taps; whole vectors of ``count`` pairs."""
+    if taps == 3:
+        _pixels_4(source, at, step, 0, target, to, out_step, count)
+    else:
+        _weights_3_of_2(source, at, step, 0, target, to, out_step, count)
+
+
+@njit(nogil=True)
+def combine_products(products, sums, at, step, count):
+    """Rows of products of two pixels with a phase's taps become rows of outputs, in their place; two products are outputs."""
+    if products == 4:
+        _products_4(sums, at, step, 0, sums, at, step, count)
+    elif products == 3:
+        _products_3(sums, at, step, 0, sums, at, step, count)

@@ -1,4 +1,4 @@
-"""The other ways to up-sample: those with nothing to learn, and those that transposed convolution is compared with.
+"""Ways to up-sample: those with nothing to learn, resize-convolution, and transposed convolution by a scale.
 
 ``nearest``, ``bilinear``, ``bicubic`` and ``bed_of_nails`` enlarge the last axes by whole scales; ``max_pool2d`` and
 ``max_unpool2d`` shrink and put back; ``pixel_shuffle`` turns channels into pixels; ``resize_convolve`` resizes and then

@@ -81,6 +81,7 @@ class Shape(NamedTuple):
     fold: int  # phases along x that count as channels: output pixel j*fold + r of channel o is pixel j of channel o*fold + r
     flat: int  # the line is the image's own memory: no zeros between rows
     merged: int  # tiles of several phases along x
+    crop: int  # outputs before the first one that is wanted of a row: phases are counted from where taps meet them together
     far: int  # the output is larger than the second-level cache
     positions: int
     span: int  # from the smallest distance of a tap to the largest
@@ -287,6 +288,13 @@ def _layout(problem: Problem, threads: int, fold: int, over_pixels: bool | None 
     x = _axis(g.ix, g.kx // fold, g.sx // fold, g.px // fold, g.dx, g.ox // fold)
     c_in, c_out = g.c_in // g.groups, g.c_out // g.groups * fold
     merged = fold == 1 and c_out <= 2 and c_in > 1 and _can_merge(x, c_out)
+    crop = g.px % g.sx if merged and x.stride == g.sx else 0
+    if crop:
+        aligned = _axis(g.ix, g.kx, g.sx, g.px - crop, g.dx, g.ox + crop)
+        if _can_merge(aligned, c_out) and _merged_cost(aligned, c_out) < _merged_cost(x, c_out):
+            x = aligned
+        else:
+            crop = 0
     jobs = _jobs(g, x, y, z, fold, merged)
     found = [entry for job in jobs for entry in job.entries]
     offsets = [(shift_z * y.pitch + shift_y) * x.pitch + shift_x for _, shift_z, shift_y, shift_x in found]
@@ -311,7 +319,7 @@ def _layout(problem: Problem, threads: int, fold: int, over_pixels: bool | None 
         for entries in (max(len(job.entries) for job in jobs), len(found))
     )
     shape = Shape(
-        g.n, c_in, c_out, g.groups, int(cut.over_pixels), fold, int(flat), int(merged), int(far), positions, span, reach,
+        g.n, c_in, c_out, g.groups, int(cut.over_pixels), fold, int(flat), int(merged), crop, int(far), positions, span, reach,
         x.pitch, y.pitch, z.pitch, x.width, y.width, z.width, x.first, y.first, z.first, x.data, y.data, z.data, x.stride,
         y.stride, z.stride, g.ox // fold, g.oy, g.oz, problem.taps, sum(len(places) for places, *_ in found), len(found),
         per_row, len(cut.panels), cut.positions, cut.task_panels, cut.rows, cut.groups, cut.block,
@@ -390,6 +398,11 @@ def _can_merge(x: Axis, c_out: int) -> bool:
         if phases != list(range(phases[0], phases[0] + len(phases))) or len(phases) * c_out not in simd.HEIGHTS:
             return False
     return True
+
+
+def _merged_cost(x: Axis, c_out: int) -> float:
+    """Cycles of a step of all tiles of phases that read one pixel."""
+    return sum(_cost(len(own) * c_out) for own in _by_shift(x).values())
 
 
 def _jobs(g: Geometry, x: Axis, y: Axis, z: Axis, fold: int, merged: bool) -> tuple[_Job, ...]:

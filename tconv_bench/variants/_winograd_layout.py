@@ -104,6 +104,9 @@ class Shape(NamedTuple):
     ky: int
     kx: int
     pack_block: int  # input channels of a panel whose weights are transformed together
+    c_padded: int  # channels of a group's panels
+    over_channels: int  # vectors run over output channels: ``_winograd_channels``
+    turn: int  # the address of ``simd.transpose``
     x_n: int
     x_c: int
     x_z: int
@@ -125,7 +128,7 @@ class Layout(NamedTuple):
     shape: Shape
     axes: tuple[Axis, Axis, Axis]
     record: NDArray[Any]
-    panels: NDArray[np.int64]  # (panel, 2): first channel, height of its tile
+    panels: NDArray[np.int64]  # (panel, 3): first channel, rows of its weights, channels
     phases: NDArray[
         np.int64
     ]  # (first line, lines) of each phase of z, then y, then x; then 1 for each line that takes the bias
@@ -134,6 +137,7 @@ class Layout(NamedTuple):
     cycles: float  # of the busiest thread
     pack_tasks: int
     weights: int  # elements of the transformed weights
+    tiles: NDArray[np.int64] | None = None  # over channels: the height of the next tile of so many blocks
 
 
 def unsupported(problem: Problem) -> str:
@@ -194,7 +198,7 @@ def _layout(problem: Problem, g: Geometry, sizes: tuple[int, ...], threads: int)
     products = prod(sum(lines for _, lines in axis.phases) for axis in axes)
     panels, start = [], 0
     for height in heights(c_out):
-        panels.append((start, height))
+        panels.append((start, height, height))
         start += height
     cut = _cut(problem, axes, positions, products, panels, threads)
     pack_block = max(1, min(c_in, 2**17 // (problem.itemsize * 16 * products)))
@@ -203,7 +207,7 @@ def _layout(problem: Problem, g: Geometry, sizes: tuple[int, ...], threads: int)
         g.n, c_in, c_out, g.groups, g.iz, g.iy, g.ix, g.oz, g.oy, g.ox, *_each(axes, "stride"), *_each(axes, "size"),
         *_each(axes, "taps"), *_each(axes, "mixed"), *_each(axes, "lines"), *_each(axes, "first"), *_each(axes, "crop"),
         *_each(axes, "tiles"), *_each(axes, "pitch"), positions, products, len(panels), cut[0], cut[1], far, cut[2],
-        g.kz, g.ky, g.kx, pack_block, *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), False),
+        g.kz, g.ky, g.kx, pack_block, c_out, 0, 0, *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), False),
         *_strides((g.n, g.c_out, g.oz, g.oy, g.ox), False),
     )  # fmt: skip
     record = np.array([tuple(shape)], RECORD)
@@ -251,7 +255,7 @@ def _takes_bias(axis: Axis) -> list[int]:
 
 
 def _cut(
-    problem: Problem, axes: tuple[Axis, ...], positions: int, products: int, panels: list[tuple[int, int]], threads: int
+    problem: Problem, axes: tuple[Axis, ...], positions: int, products: int, panels: list[tuple[int, int, int]], threads: int
 ) -> tuple[int, int, int, int, float]:
     """(positions, panels and input channels at once of a task, tasks, cycles of the busiest thread)."""
     lanes, size = simd.VECTOR_BYTES // problem.itemsize, problem.itemsize
@@ -264,8 +268,8 @@ def _cut(
     best: tuple[int, int, int, int, float] | None = None
     for task_panels in sorted({-(-len(panels) // parts) for parts in (1, 2, threads, 2 * threads, 4 * threads)}):
         starts = range(0, len(panels), task_panels)
-        tile = np.add.reduceat([_cost(height) for _, height in panels], starts)
-        stored = np.add.reduceat([height for _, height in panels], starts)
+        tile = np.add.reduceat([_cost(height) for _, height, _ in panels], starts)
+        stored = np.add.reduceat([height for _, height, _ in panels], starts)
         tiles = np.add.reduceat([1] * len(panels), starts)
         for wanted in (32, 48, 64, 96, 128):
             task = min(_round(wanted, lanes), _round(positions, lanes))

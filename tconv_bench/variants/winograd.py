@@ -7,7 +7,8 @@
 A phase of the stride is a dense convolution with r = 2 or 3 taps along an axis. Its tile of m outputs needs m + r - 1 products
 instead of m*r: F(3, 2) takes 4 for 6, F(2, 3) takes 4 for 6, F(2, 2) takes 3 for 4. With kernel 4 and stride 2 all four phases
 read the same transformed window, and the layer needs 16/36 of its products in two dimensions. Phases with one tap less than the
-others have lines of their own. Where kernel = stride along an axis, that axis has nothing to save and passes unchanged.
+others have lines of their own. Where kernel = stride along an axis, that axis has nothing to save and passes unchanged. Few
+pixels have no lanes to fill with tiles, and vectors run over output channels instead (``_winograd_channels``).
 
 Cost: tiles / direct products as above; the input is transformed once per task, the sums once per channel. Rounding: the points
 0, 1, -1 and infinity alone, so that an error is that of a float sum of the window's magnitudes (``error_bound``).
@@ -17,7 +18,7 @@ Source: Winograd, "Arithmetic Complexity of Computations", 1980; Lavin & Gray, a
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ from tconv_bench.simd import (
     combine_weights,
     combine_window,
     copy,
+    copy_rows,
     copy_strided,
     deinterleave,
     difference_to_itself,
@@ -43,7 +45,7 @@ from tconv_bench.simd import (
     prefetch_to_write,
     transpose,
 )
-from tconv_bench.variants import _blocks, _costs, _winograd_layout
+from tconv_bench.variants import _blocks, _costs, _winograd_channels, _winograd_layout
 from tconv_bench.variants._launch import (
     BIAS_AT,
     PANELS_AT,
@@ -262,7 +264,7 @@ def _native_task(task, tables, x, out):
     tile = tables[TILE_AT]
     weight = carray(as_pointer(tables[WEIGHT_AT]), 1, dtype=out.dtype)
     bias = carray(as_pointer(tables[BIAS_AT]), 1, dtype=out.dtype)
-    panels = carray(as_pointer(tables[PANELS_AT]), (s.panels, 2), dtype=np.int64)
+    panels = carray(as_pointer(tables[PANELS_AT]), (s.panels, 3), dtype=np.int64)
     phases = carray(as_pointer(tables[AXES_AT]), 1, dtype=np.int64)
     spoiled = carray(as_pointer(tables[SPOILED_AT]), 1, dtype=np.int64)
     lanes = _vector(out)
@@ -341,6 +343,17 @@ def _phase_taps(kernel_size, stride, phase):
     return (kernel_size - phase + stride - 1) // stride
 
 
+@kernel
+def _weigh(over_channels, size, count, source, at, step, target, to, width):
+    """G of a phase's taps along an axis: rows of its products from rows of ``count`` taps, ``step`` apart."""
+    if size == 1:
+        copy_rows(source, at, step, target, to, width, width, count)
+    elif over_channels:
+        combine_weights(size, count, source, at, step, target, to, width, width)
+    else:
+        combine_weights(size, count, source, at + (count - 1) * step, -step, target, to, width, width)
+
+
 def _native_pack(task, tables, weight, packed):
     """G g of some input channels: [group][panel][row phase][line along z, y][phase along x, its line][C_in // groups][height].
 
@@ -349,13 +362,13 @@ def _native_pack(task, tables, weight, packed):
     weight, packed = carray(weight, 1), carray(packed, 1)
     shape = carray(as_pointer(tables[RECORD_AT]), 1, dtype=RECORD)
     s = shape[0]
-    panels = carray(as_pointer(tables[PANELS_AT]), (s.panels, 2), dtype=np.int64)
+    panels = carray(as_pointer(tables[PANELS_AT]), (s.panels, 3), dtype=np.int64)
     phases = carray(as_pointer(tables[AXES_AT]), 1, dtype=np.int64)
     spoiled = carray(as_pointer(tables[SPOILED_AT]), 1, dtype=np.int64)
     lanes = _vector(packed)
     rest, block = divmod(task, (s.c_in + s.pack_block - 1) // s.pack_block)
     group, panel = divmod(rest, s.panels)
-    start, height = panels[panel, 0], panels[panel, 1]
+    start, height, channels = panels[panel, 0], panels[panel, 1], panels[panel, 2]
     width = (height + lanes - 1) // lanes * lanes
     kernel_size = s.kz * s.ky * s.kx
     x_lines, y_lines, z_lines = 0, 0, 0
@@ -376,30 +389,27 @@ def _native_pack(task, tables, weight, packed):
     found = False
     for c in range(first_c, last_c):
         source = ((group * s.c_in + c) * s.c_out + start) * kernel_size
-        found |= difference_to_itself(weight, source, height * kernel_size) != 0
-        transpose(kernel_size, kernel_size, weight, source, taps, places, 0, height, width)
+        found |= difference_to_itself(weight, source, channels * kernel_size) != 0
+        transpose(kernel_size, kernel_size, weight, source, taps, places, 0, channels, width)
         for i in range(s.kz * s.ky):
             to = i * row
             for k in range(s.sx):
                 count = _phase_taps(s.kx, s.sx, k)
-                at = (i * s.kx + k + (count - 1) * s.sx) * width
-                combine_weights(s.mx, count, taps, at, -s.sx * width, rows, to, width, width)
+                _weigh(s.over_channels, s.mx, count, taps, (i * s.kx + k) * width, s.sx * width, rows, to, width)
                 to += phases[2 * (s.sz + s.sy + k) + 1] * width
         for i in range(s.kz):
             to = i * slab
             for k in range(s.sy):
                 count = _phase_taps(s.ky, s.sy, k)
-                at = (i * s.ky + k + (count - 1) * s.sy) * row
-                combine_weights(s.my, count, rows, at, -s.sy * row, planes, to, row, row)
+                _weigh(s.over_channels, s.my, count, rows, (i * s.ky + k) * row, s.sy * row, planes, to, row)
                 to += phases[2 * (s.sz + k) + 1] * row
         to = (c - first_c) * channel
         for k in range(s.sz):
             count = _phase_taps(s.kz, s.sz, k)
-            at = (k + (count - 1) * s.sz) * slab
-            combine_weights(s.mz, count, planes, at, -s.sz * slab, whole, to, slab, slab)
+            _weigh(s.over_channels, s.mz, count, planes, k * slab, s.sz * slab, whole, to, slab)
             to += phases[2 * k + 1] * slab
     # line after line, so that all channels' part of a line is written at once
-    to = (group * s.c_out + start) * s.products * s.c_in + first_c * height
+    to = (group * s.c_padded + start) * s.products * s.c_in + first_c * height
     first_z = 0
     for kz in range(s.sz):
         first_y = 0
@@ -418,11 +428,11 @@ def _native_pack(task, tables, weight, packed):
 
 
 @cache
-def _native(dtype: str) -> tuple[Any, Any]:
-    """``_native_task`` and ``_native_pack`` of a dtype as machine code."""
+def _native(dtype: str, over_channels: int) -> tuple[Any, Any]:
+    """The task of a layout and ``_native_pack`` of a dtype as machine code."""
     i, p = types.int64, types.CPointer(from_dtype(np.dtype(dtype)))
     signature = types.void(i, types.CPointer(i), p, p)
-    return native(signature, _native_task), native(signature, _native_pack)
+    return native(signature, _winograd_channels.native_task if over_channels else _native_task), native(signature, _native_pack)
 
 
 class _State(NamedTuple):
@@ -456,7 +466,8 @@ class Winograd(Variant):
         spoiled = np.zeros(1, np.int64)
         tables = found.addresses.copy()
         tables[SPOILED_AT] = spoiled.ctypes.data
-        launch(found.pack_tasks, False, _native(problem.dtype)[1].address, tables, weight.reshape(-1), packed)
+        _, pack = _native(problem.dtype, found.shape.over_channels)
+        launch(found.pack_tasks, False, pack.address, tables, weight.reshape(-1), packed)
         if spoiled[0]:
             return registry.get("direct").prepare(problem, weight, bias)
         state = _State(problem, packed, _bias(problem, bias), weight.copy(), {})
@@ -479,7 +490,7 @@ class Winograd(Variant):
         spoiled = np.zeros(1, np.int64)
         tables = constant.copy()
         tables[SPOILED_AT] = spoiled.ctypes.data
-        launch(found.tasks, False, _native(state.problem.dtype)[0].address, tables, flat_x, flat_out)
+        launch(found.tasks, False, _native(state.problem.dtype, found.shape.over_channels)[0].address, tables, flat_x, flat_out)
         if spoiled[0]:
             # A transform would carry a NaN or an infinity to every output of its tile.
             direct = registry.get("direct")
@@ -493,7 +504,7 @@ class Winograd(Variant):
             self.run(self.prepare(problem, weight, bias), x, out)
             return
         found = _layout(problem)
-        code, pack = _native(problem.dtype)
+        code, pack = _native(problem.dtype, found.shape.over_channels)
         done = pack_and_launch(
             found.pack_tasks, pack.address, found.tasks, False, code.address, found.addresses, weight.reshape(-1),
             scratch(problem.dtype, found.weights), _bias(problem, bias), x.reshape(-1), out.reshape(-1),
@@ -513,6 +524,10 @@ class Winograd(Variant):
         found = _layout(problem)
         sizes = " x ".join(f"F({axis.size}, {axis.taps})" for axis in found.axes if axis.taps > 1)
         s = found.shape
+        if s.over_channels:
+            sizes = " x ".join(str(axis.size) for axis in (found.axes[0], *found.axes[4 - problem.ndim :]))
+            rows = f"{s.task_positions} of {s.positions} rows of blocks each"
+            return f"blocks of {sizes} pixels, {s.products} products, {found.tasks} tasks, {rows}"
         return f"{sizes}, {found.tasks} tasks, {min(s.task_positions, s.positions)} of {s.positions} tiles each"
 
     def error_bound(
@@ -521,7 +536,8 @@ class Winograd(Variant):
         """gamma_n * prod over the axes with several taps of |A'| (|G||g| * |B'||d|), summed over c, for any tile of an image.
 
         On such an axis |A'| adds three products at most, |G||g| is at most sum |g|, |B'||d| twice the window's largest pixel;
-        n is c_in / groups and, per axis, three operations on the weights, one on the input and two on the sums.
+        n is c_in / groups and, per axis, three operations on the weights, one on the input and two on the sums. Over channels,
+        two operations on the weights and three on the sums, whose overlap is of lone products, stay within that.
         """
         axes = sum(axis.taps > 1 for axis in _layout(problem).axes)
         groups = problem.groups
@@ -542,15 +558,27 @@ class Winograd(Variant):
     def workspace_bytes(self, problem: Problem) -> int:
         found = _layout(problem)
         s = found.shape
+        lanes = simd.VECTOR_BYTES // problem.itemsize
+        if s.over_channels:
+            own = _winograd_channels.workspace_of(problem, found)
+            return min(_blocks.threads(), found.tasks) * problem.itemsize * own
         channels = max(int(found.panels[i : i + s.task_panels, 1].sum()) for i in range(0, s.panels, s.task_panels))
         task = min(s.task_positions, s.positions)
-        lanes = simd.VECTOR_BYTES // problem.itemsize
         own = _winograd_layout.workspace(found.axes, task, channels, s.block, s.c_in, s.products, lanes)
         return min(_blocks.threads(), found.tasks) * problem.itemsize * own
 
 
 def _layout(problem: Problem) -> Layout:
-    return _winograd_layout.layout(problem, _blocks.threads())
+    threads = _blocks.threads()
+    over_channels = _winograd_channels.layout(problem, threads)
+    return over_channels if over_channels and _runs_over_channels(problem) else _winograd_layout.layout(problem, threads)
+
+
+@lru_cache(maxsize=512)
+def _runs_over_channels(problem: Problem) -> bool:
+    """Which way the vectors run: as one thread does best, so that results do not depend on how many there are."""
+    over_channels = _winograd_channels.layout(problem, 1)
+    return over_channels is not None and over_channels.cycles < _winograd_layout.layout(problem, 1).cycles
 
 
 def _bias(problem: Problem, bias: NDArray[Any] | None) -> NDArray[Any]:
