@@ -197,6 +197,29 @@ def native(signature: Any, function: Callable[..., Any]) -> Any:
         return _cached_in(str(own), compiler, function, options)
 
 
+class _Method(ctypes.Structure):
+    """CPython's PyMethodDef."""
+
+    _fields_ = (("name", ctypes.c_char_p), ("code", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p))
+
+
+METH_FASTCALL = 0x80
+_methods: list[tuple[Any, _Method]] = []
+
+
+def python_function(function: Callable[..., Any]) -> Callable[..., int]:
+    """What calls machine code ``intp(intp self, intp* objects, intp count)`` with its arguments' addresses, holding the GIL.
+
+    The code returns a new reference. A call takes 0.03 us, one of a Numba function with four arrays 0.7.
+    """
+    code = native(types.intp(types.intp, types.CPointer(types.intp), types.intp), function)
+    method = _Method(function.__name__.encode(), code.address, METH_FASTCALL, None)
+    _methods.append((code, method))
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, *(ctypes.c_void_p,) * 3)(("PyCFunction_NewEx", ctypes.pythonapi))
+    called: Callable[..., int] = make(ctypes.addressof(method), None, None)
+    return called
+
+
 def _cached_in(folder: str, compiler: Callable[..., Any], function: Callable[..., Any], options: dict[str, Any]) -> Any:
     users_choice = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = folder

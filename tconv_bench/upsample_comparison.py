@@ -191,6 +191,7 @@ OPERATORS = {
     "pixel_shuffle-innermost": Operator(_shuffle, _torch_shuffle, more_channels=True, **_INNER),
     "max_pool2d-innermost": _pooling(2, 2, 0, **_INNER),
     "max_pool2d-3x3-innermost": _pooling(3, 2, 1, **_INNER),
+    "max_unpool2d-innermost": Operator(_unpool, _torch_unpool, **_INNER),
     "bilinear-bytes-innermost": _interpolated("bilinear", False, **_BYTES, **_INNER),
     "nearest-1d": _interpolated("nearest", sizes=LINES),
     "linear": _interpolated("bilinear", False, "linear", sizes=LINES),

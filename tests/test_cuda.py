@@ -31,8 +31,8 @@ KERNELS = sorted(
 #: Most registers of a thread in float32 or float16, and in float64; 0 where a tile is not for these. Fewer than 65536 /
 #: threads, so that blocks can share a processor.
 REGISTERS = {
-    "add_parts": (32, 32),
-    "add_parts wide": (32, 32),
+    "add_parts": (48, 48),
+    "add_parts wide": (48, 48),
     "fill": (32, 32),
     "fill_csr": (72, 72),
     "gather": (80, 80),

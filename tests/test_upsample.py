@@ -256,7 +256,7 @@ def innermost(x: np.ndarray, axes: int) -> np.ndarray:
 
 INNERMOST = [
     ((2, 3, 4, 5), (2, 2)), ((17, 5, 4), (3, 2)), ((2, 70, 3, 3), (1, 4)), ((5, 9), (3,)), ((1, 2, 1, 300), (2, 5)),
-    ((2, 20, 2, 3, 4), (2, 3, 2)), ((0, 3, 2, 2), (2, 2)), ((4, 6, 5), (1, 1)),
+    ((2, 20, 2, 3, 4), (2, 3, 2)), ((0, 3, 2, 2), (2, 2)), ((4, 6, 5), (1, 1)), ((2, 37, 3, 2), (2, 2)), ((20, 5), (2,)),
 ]  # fmt: skip
 
 
@@ -291,6 +291,29 @@ def test_max_pool_of_channels_that_are_innermost(kernel: Any, stride: Any, paddi
         for values in (x, np.where(rng.random(shape) < 0.2, np.float32(np.nan), x), np.full(shape, -np.inf, np.float32)):
             pooled(innermost(values, 2), kernel, stride, padding)
             assert np.moveaxis(up.max_pool2d(innermost(values, 2), kernel, stride, padding)[1], -3, -1).flags.c_contiguous
+
+
+@pytest.mark.parametrize("tasks", ["one", "many"])
+def test_max_unpool_of_channels_that_are_innermost(tasks: str, request: pytest.FixtureRequest):
+    if tasks == "many":
+        request.getfixturevalue("many_tasks")
+    for shape in [(3, 6, 8), (2, 20, 6, 10), (1, 700, 4, 4)]:
+        x = innermost(np.abs(normals(shape)) + 1, 2)
+        values, indices = up.max_pool2d(x, 2)
+        result = up.max_unpool2d(values, indices, 2)
+        assert_array_equal(result, definition.max_unpool(values, indices, shape[-2:]))
+        assert np.moveaxis(result, -3, -1).flags.c_contiguous
+        assert_array_equal(up.max_unpool2d(values, np.ascontiguousarray(indices, np.uint16), 2), result)
+        assert_array_equal(up.max_unpool2d(np.ascontiguousarray(values), indices, 2), result)
+        out = np.full(shape, np.nan, np.float32)
+        assert up.max_unpool2d(values, indices, 2, out=out) is out
+        assert_array_equal(out, result)
+    anywhere = np.random.default_rng(8).integers(0, 24, (2, 5, 2, 3))
+    values = innermost(normals(anywhere.shape), 2)
+    right = definition.max_unpool(values, anywhere, (4, 6))
+    assert_array_equal(up.max_unpool2d(values, innermost(anywhere, 2), 2), right)
+    with pytest.raises(ValueError, match=r"indices holds 24, but must be within 0 \.\.\. 23: the output's planes are 4 x 6"):
+        up.max_unpool2d(values, np.full(anywhere.shape, 24), 2)
 
 
 @both_alignments
@@ -389,14 +412,22 @@ def pooled(x: np.ndarray, kernel: Any, stride: Any, padding: Any) -> None:
     assert_array_equal(indices, right[1], err_msg=f"{x.shape} {kernel} {stride} {padding}")
 
 
+@pytest.mark.parametrize("listed", [0, pooling.LISTED])
 @pytest.mark.parametrize(("kernel", "stride", "padding"), POOLS)
-def test_max_pool(kernel: Any, stride: Any, padding: Any):
+def test_max_pool(kernel: Any, stride: Any, padding: Any, listed: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pooling, "LISTED", listed)
+    monkeypatch.setattr(_tasks, "_known", {})
     rng = np.random.default_rng(4)
     for shape in [(7, 9), (3, 16, 12), (2, 20, 5, 6), (1, 6, 90)]:
         x = rng.integers(-3, 4, shape).astype(np.float32)
         pooled(x, kernel, stride, padding)
         pooled(np.where(rng.random(shape) < 0.2, np.float32(np.nan), x), kernel, stride, padding)
         pooled(np.where(rng.random(shape) < 0.9, np.float32(-np.inf), x), kernel, stride, padding)
+
+
+def test_a_window_of_more_pixels_than_are_counted_is_refused():
+    with pytest.raises(ValueError, match=r"kernel is \(32768, 3\) on rows of 65536, but a window must span fewer than 2\*\*31"):
+        pooling._plan_pool((2**16, 2**16), X.dtype, False, (2**15, 3), (1, 1), (0, 0))
 
 
 def test_max_pool_row_by_row_on_all_threads(many_tasks: None):
@@ -407,12 +438,16 @@ def test_max_pool_row_by_row_on_all_threads(many_tasks: None):
 @pytest.mark.parametrize(
     "dtype", ["int64", *(pytest.param(d, marks=pytest.mark.slow) for d in ("uint8", "int32", "uint64", "float64"))]
 )
-def test_max_pool_of_any_dtype(dtype: str):
+def test_max_pool_of_any_dtype(dtype: str, monkeypatch: pytest.MonkeyPatch):
     x = integers((2, 7, 9), dtype)
     if np.dtype(dtype).kind in "iu":
         x.flat[::5], x.flat[::7] = np.iinfo(dtype).max, np.iinfo(dtype).min
-    for sizes in POOLS[:6]:
-        pooled(x, *sizes)
+    for listed in (pooling.LISTED, 0):
+        monkeypatch.setattr(pooling, "LISTED", listed)
+        monkeypatch.setattr(_tasks, "_known", {})
+        for sizes in POOLS[:6]:
+            pooled(x, *sizes)
+            pooled(innermost(x, 2), *sizes)
     pooled(np.full((1, 6, 6), 0 if np.dtype(dtype).kind == "f" else np.iinfo(dtype).min, dtype), 3, 2, 1)
 
 
@@ -515,6 +550,16 @@ def test_resize_convolve(
         for aligned in (False, True):
             right = convolve(function(x, scales, aligned), weight, bias, padding=pairs, **options)
             near(up.resize_convolve(x, weight, bias, scale, mode, align_corners=aligned, **options), right)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", pytest.param("uint8", marks=pytest.mark.slow)])
+def test_stamps_in_registers_are_those_in_numpy(dtype: str, monkeypatch: pytest.MonkeyPatch):
+    weights = [integers(shape, dtype, 3) for shape in ((4, 3, 3, 3), (6, 11, 3, 3), (2, 1, 3, 3))]
+    stamps = [resize_convolution.stamp(weight, (2, 2), groups) for weight in weights for groups in (1, 2)]
+    monkeypatch.setattr(resize_convolution, "_is_native", lambda *_: False)
+    right = [resize_convolution.stamp(weight, (2, 2), groups) for weight in weights for groups in (1, 2)]
+    for own, other in zip(stamps, right):
+        assert_array_equal(own, other)
 
 
 def near(out: np.ndarray, right: np.ndarray) -> None:
@@ -712,4 +757,4 @@ def test_machine_code_is_shared_by_element_size():
     for dtype in ("float32", "int32", "uint32"):
         x = integers((2, 3), dtype)
         call, _ = _tasks.called(shuffles._plan_nearest, x, (2, 2))
-        assert call.table[-1] == shuffles._code(4).address
+        assert call.table[_tasks.HEAD + _tasks.CODE] == shuffles._code(4).address

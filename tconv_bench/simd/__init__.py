@@ -8,9 +8,10 @@ Names are taken from here; the modules behind it are cut by what they do.
 
 from tconv_bench.simd.calls import as_pointer, call_task, prefetch_to_read, prefetch_to_write, take_number
 from tconv_bench.simd.column_tiles import call_sum_columns, native_sum_columns, sum_columns
-from tconv_bench.simd.copies import add_rows, clear, copy_grid, copy_rows, copy_strided, halve_rows, spread
-from tconv_bench.simd.interleaving import INTERLEAVED, copy, deinterleave, interleave
+from tconv_bench.simd.copies import add_rows, clear, copy_grid, copy_rows, copy_strided, halve_rows, spread, stamp_3x3_by_2
+from tconv_bench.simd.interleaving import INTERLEAVED, copy, deinterleave, interleave, part_channels
 from tconv_bench.simd.lines import sum_lines
+from tconv_bench.simd.places import gather, put_channels
 from tconv_bench.simd.resampling import gather_pixels, resample_rows, weigh_pixels, weigh_runs
 from tconv_bench.simd.shuffled_tiles import SHUFFLED, call_shuffle, native_shuffle
 from tconv_bench.simd.sums import CHAINS, difference_to_itself, multiply_add_chains, total
@@ -18,7 +19,7 @@ from tconv_bench.simd.taps import PIECE_FIELDS, copy_columns
 from tconv_bench.simd.tiles import HEIGHTS, MR, NV, TALL, WIDE, call_sum_taps, native_sum_taps, rank_k, sum_taps
 from tconv_bench.simd.transposes import add_transposed, call_transpose, native_transpose, transpose, transpose_rows
 from tconv_bench.simd.vectors import VECTOR_BYTES, vector_bytes
-from tconv_bench.simd.windows import max_lines, max_window
+from tconv_bench.simd.windows import max_gathered, max_lines, max_window
 from tconv_bench.simd.winograd import combine_outputs, combine_pixels, combine_products, combine_weights, combine_window
 
 __all__ = [
@@ -53,9 +54,11 @@ __all__ = [
     "copy_strided",
     "deinterleave",
     "difference_to_itself",
+    "gather",
     "gather_pixels",
     "halve_rows",
     "interleave",
+    "max_gathered",
     "max_lines",
     "max_window",
     "multiply_add_chains",
@@ -63,11 +66,14 @@ __all__ = [
     "native_sum_columns",
     "native_sum_taps",
     "native_transpose",
+    "part_channels",
     "prefetch_to_read",
     "prefetch_to_write",
+    "put_channels",
     "rank_k",
     "resample_rows",
     "spread",
+    "stamp_3x3_by_2",
     "sum_columns",
     "sum_lines",
     "sum_taps",

@@ -183,3 +183,50 @@ def halve_rows(typingctx, source, at, source_step, out, to, out_step, odd, width
 
     i = types.int64
     return types.void(source, i, i, out, i, i, i, i, i), codegen
+
+
+def _stamp(kernel: tuple[int, int], scale: tuple[int, int]):
+    """Intrinsic: kernels in a row, flipped and summed over blocks of ``scale``, to rows ``out_step`` apart.
+
+    ``out[to + i*out_step + (y*width + x)] = sum over a < scale[0], b < scale[1] of flipped[i, y - a, x - b]``, i < count, where
+    ``width = kernel[1] + scale[1] - 1`` and kernel i begins at ``source[at + i*prod(kernel)]``.
+    """
+    size = kernel[0] * kernel[1]
+    shape = tuple(k + s - 1 for k, s in zip(kernel, scale))
+
+    def codegen(context, builder, signature, args):
+        _, at, _, to, out_step, count = args
+        lanes = shape[0] * shape[1]
+        vectors = Vectors(context, builder, signature.args[0].dtype, lanes)
+        source, out = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2))
+        memory, constant = vectors.memory, vectors.constant
+        add = builder.add if isinstance(vectors.type.element, ir.IntType) else builder.fadd
+        mask = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [int(lane < size) for lane in range(lanes)])
+        zeros = ir.Constant(vectors.type, None)
+
+        def shifted(value, a, b):
+            order = []
+            for lane in range(lanes):
+                y, x = divmod(lane, shape[1])
+                y, x = kernel[0] - 1 - y + a, kernel[1] - 1 - x + b
+                order.append(y * kernel[1] + x if 0 <= y < kernel[0] and 0 <= x < kernel[1] else lanes)
+            return builder.shuffle_vector(value, zeros, ir.Constant(ir.VectorType(ir.IntType(32), lanes), order))
+
+        with cgutils.for_range(builder, count) as number:
+            place = builder.add(at, builder.mul(number.index, constant(size)))
+            value = memory.load(memory.address(source, place), mask)
+            terms = [shifted(value, a, b) for a in range(scale[0]) for b in range(scale[1])]
+            total = terms[0]
+            for term in terms[1:]:
+                total = add(total, term)
+            memory.store(total, memory.address(out, builder.add(to, builder.mul(number.index, out_step))))
+        return context.get_dummy_value()
+
+    def typing(typingctx, source, at, out, to, out_step, count):
+        i = types.int64
+        return types.void(source, i, out, i, i, i), codegen
+
+    return intrinsic(typing)
+
+
+stamp_3x3_by_2 = _stamp((3, 3), (2, 2))

@@ -2,9 +2,10 @@
 
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-from tconv_bench.simd.vectors import VECTOR_BYTES, Memory, first_lanes, phi_from
+from tconv_bench.simd.vectors import VECTOR_BYTES, Memory, Vectors, first_lanes, phi_from
 
 
 def interleaved(builder, inputs):
@@ -216,3 +217,71 @@ def deinterleave(stride, source, at, first, last, out, to, step, count):
         _deinterleave_2(source, at, first, last, out, to, step, count)
     else:
         _deinterleave_1(source, at, first, last, out, to, step, count)
+
+
+def _taken_apart(builder, vectors):
+    """Vectors that hold elements in turn, as vectors of each phase: the inverse of ``interleaved``; 2**k of them."""
+    if len(vectors) == 1:
+        return vectors
+    lanes, index = vectors[0].type.count, ir.VectorType(ir.IntType(32), vectors[0].type.count)
+    halves = []
+    for phase in range(2):
+        order = ir.Constant(index, [2 * lane + phase for lane in range(lanes)])
+        halves.append([builder.shuffle_vector(*vectors[v : v + 2], order) for v in range(0, len(vectors), 2)])
+    even, odd = (_taken_apart(builder, half) for half in halves)
+    return [vector for pair in zip(even, odd) for vector in pair]
+
+
+def _part_channels(phases: int):
+    """Intrinsic: ``part_channels`` of 2 or 4 phases."""
+
+    def codegen(context, builder, signature, args):
+        _, at, channels, pixels, _, to, out_step, _ = args
+        vectors = Vectors(context, builder, signature.args[0].dtype)
+        source, out, offsets = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 4, 7))
+        memory, lanes, constant = vectors.memory, vectors.lanes, vectors.constant
+        onto = [builder.add(to, builder.load(builder.gep(offsets, [constant(r)]))) for r in range(phases)]
+        whole = builder.and_(channels, constant(-lanes))
+        left = builder.sub(channels, whole)
+        loaded = [first_lanes(builder, lanes, builder.mul(left, constant(phases)), v * lanes) for v in range(phases)]
+        stored = first_lanes(builder, lanes, left)
+
+        def part(pixel_at, places, j, masks=(None,) * phases, mask=None):
+            first = builder.add(pixel_at, builder.mul(j, constant(phases)))
+            found = [
+                memory.load(memory.address(source, builder.add(first, constant(v * lanes))), masks[v]) for v in range(phases)
+            ]
+            for place, value in zip(places, _taken_apart(builder, found)):
+                memory.store(value, memory.address(out, builder.add(place, j)), mask)
+
+        with cgutils.for_range(builder, pixels) as pixel:
+            pixel_at = builder.add(at, builder.mul(pixel.index, builder.mul(channels, constant(phases))))
+            moved = builder.mul(pixel.index, out_step)
+            places = [builder.add(place, moved) for place in onto]
+            with cgutils.for_range(builder, builder.udiv(whole, constant(lanes))) as block:
+                part(pixel_at, places, builder.mul(block.index, constant(lanes)))
+            with builder.if_then(builder.icmp_signed("<", whole, channels)):
+                part(pixel_at, places, whole, loaded, stored)
+        return context.get_dummy_value()
+
+    def typing(typingctx, source, at, channels, pixels, out, to, out_step, offsets):
+        i = types.int64
+        return types.void(source, i, i, i, out, i, i, offsets), codegen
+
+    return intrinsic(typing)
+
+
+_part_channels_2 = _part_channels(2)
+_part_channels_4 = _part_channels(4)
+
+
+@njit(nogil=True)
+def part_channels(phases, source, at, channels, pixels, out, to, out_step, offsets):
+    """out[to + offsets[r] + j*out_step + c] = source[at + (j*channels + c)*phases + r] for r < phases, which is 2 or 4.
+
+    For c < channels and j < pixels; nothing else is read or written.
+    """
+    if phases == 2:
+        _part_channels_2(source, at, channels, pixels, out, to, out_step, offsets)
+    else:
+        _part_channels_4(source, at, channels, pixels, out, to, out_step, offsets)

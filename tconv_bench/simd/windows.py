@@ -5,7 +5,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from tconv_bench.simd.vectors import VECTOR_BYTES, Vectors, splat
+from tconv_bench.simd.places import lanes_of_places, load_places
+from tconv_bench.simd.vectors import VECTOR_BYTES, Vectors, first_lanes, splat
 
 
 def _exceeds(builder, dtype, value, best):
@@ -16,53 +17,115 @@ def _exceeds(builder, dtype, value, best):
 
 
 @intrinsic
-def max_lines(typingctx, line, taps, count, least, base, places, values, to, numbers, numbers_to, width):
-    """values[to + j] = the largest line[taps[2t + 1] + j] over taps t; numbers[numbers_to + j] = base + places[j] + taps[2t].
+def max_lines(typingctx, line, at, taps, count, base, places, values, to, numbers, numbers_to, width):
+    """values[to + j] = the largest line[at + taps[2t + 1] + j] over taps t; base + places[j] + taps[2t], of the first such tap,
+    is numbers[numbers_to + j].
 
-    t is the first of the ``count`` taps that holds the largest value, the last NaN where there is one; the first tap of all
-    where nothing exceeds ``least``. j < width; nothing else is read or written.
+    Of NaNs it is the last one. taps[2t] < 2**31 and j < width; nothing else is read or written.
     """
 
     def codegen(context, builder, signature, args):
-        _, _, count, least, base, _, _, to, _, numbers_to, width = args
+        _, at, _, count, base, _, _, to, _, numbers_to, width = args
         dtype = signature.args[0].dtype
-        lanes = VECTOR_BYTES // 8
+        lanes = lanes_of_places(context, dtype)
         vectors, counters = Vectors(context, builder, dtype, lanes), Vectors(context, builder, types.int64, lanes)
         line, taps, places, values, numbers = (
-            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 1, 5, 6, 8)
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2, 5, 6, 8)
         )
-        memory, constant = vectors.memory, vectors.constant
+        memory, constant, i32 = vectors.memory, vectors.constant, ir.IntType(32)
+        held_type = ir.VectorType(i32, lanes)
+        line, base = builder.gep(line, [at]), splat(builder, base, counters.type)
+        bests = [cgutils.alloca_once(builder, vectors.type) for _ in range(2)]
+        helds = [cgutils.alloca_once(builder, held_type) for _ in range(2)]
 
-        least, base = splat(builder, least, vectors.type), splat(builder, base, counters.type)
-        first = splat(builder, builder.load(taps), counters.type)
-        best, held = cgutils.alloca_once(builder, vectors.type), cgutils.alloca_once(builder, counters.type)
+        def largest(starts, mask=None):
+            own = list(zip(starts, bests, helds))
 
-        def largest(j, mask=None):
-            builder.store(least, best)
-            builder.store(first, held)
-            with cgutils.for_range(builder, count) as tap:
-                entry = builder.gep(taps, [builder.mul(tap.index, constant(2))])
-                number = splat(builder, builder.load(entry), counters.type)
-                place = memory.address(line, builder.add(j, builder.load(builder.gep(entry, [constant(1)]))))
-                value = memory.load(place, mask)
-                larger = _exceeds(builder, dtype, value, builder.load(best))
-                builder.store(builder.select(larger, value, builder.load(best)), best)
-                builder.store(builder.select(larger, number, builder.load(held)), held)
-            memory.store(builder.load(best), memory.address(values, builder.add(to, j)), mask)
-            number = builder.add(base, counters.memory.load(memory.address(places, j), mask))
-            number = builder.add(number, builder.load(held))
-            counters.memory.store(number, memory.address(numbers, builder.add(numbers_to, j)), mask)
+            def meet(tap, is_first=False):
+                entry = builder.gep(taps, [builder.mul(tap, constant(2))])
+                number = splat(builder, builder.trunc(builder.load(entry), i32), held_type)
+                place = builder.load(builder.gep(entry, [constant(1)]))
+                for j, best, held in own:
+                    value = memory.load(memory.address(line, builder.add(j, place)), mask)
+                    if is_first:
+                        builder.store(value, best)
+                        builder.store(number, held)
+                        continue
+                    larger = _exceeds(builder, dtype, value, builder.load(best))
+                    builder.store(builder.select(larger, value, builder.load(best)), best)
+                    builder.store(builder.select(larger, number, builder.load(held)), held)
 
-        blocks = builder.udiv(width, constant(lanes))
-        with cgutils.for_range(builder, blocks) as block:
-            largest(builder.mul(block.index, constant(lanes)))
-        whole = builder.mul(blocks, constant(lanes))
+            meet(constant(0), is_first=True)
+            with cgutils.for_range(builder, builder.sub(count, constant(1))) as tap:
+                meet(builder.add(tap.index, constant(1)))
+            for j, best, held in own:
+                memory.store(builder.load(best), memory.address(values, builder.add(to, j)), mask)
+                number = builder.add(base, counters.memory.load(memory.address(places, j), mask))
+                number = builder.add(number, builder.sext(builder.load(held), counters.type))
+                counters.memory.store(number, memory.address(numbers, builder.add(numbers_to, j)), mask)
+
+        pairs = builder.udiv(width, constant(2 * lanes))
+        with cgutils.for_range(builder, pairs) as pair:
+            j = builder.mul(pair.index, constant(2 * lanes))
+            largest([j, builder.add(j, constant(lanes))])
+        done = builder.mul(pairs, constant(2 * lanes))
+        whole = builder.and_(width, constant(-lanes))
+        with builder.if_then(builder.icmp_signed("<", done, whole)):
+            largest([done])
         with builder.if_then(builder.icmp_signed("<", whole, width)):
-            largest(whole, vectors.below(builder.sub(width, whole)))
+            largest([whole], first_lanes(builder, lanes, builder.sub(width, whole)))
         return context.get_dummy_value()
 
     i = types.int64
-    return types.void(line, taps, i, line.dtype, i, places, values, i, numbers, i, i), codegen
+    return types.void(line, i, taps, i, i, places, values, i, numbers, i, i), codegen
+
+
+@intrinsic
+def max_gathered(typingctx, source, at, places, step, taps, values, numbers, to, count):
+    """values[to + j] = the largest source[at + places[t*step + j]] over t < taps, and numbers[to + j] the first such place less
+    places[taps*step + j]; of NaNs the last one. j < count; places are int32; nothing else is read or written.
+    """
+
+    def codegen(context, builder, signature, args):
+        _, at, _, step, taps, _, _, to, count = args
+        dtype = signature.args[0].dtype
+        lanes = lanes_of_places(context, dtype)
+        vectors, held_type = Vectors(context, builder, dtype, lanes), Vectors(context, builder, types.int32, lanes)
+        wide = Vectors(context, builder, types.int64, lanes)
+        source, places, values, numbers = (
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2, 5, 6)
+        )
+        source, constant = builder.gep(source, [at]), vectors.constant
+        best, held = cgutils.alloca_once(builder, vectors.type), cgutils.alloca_once(builder, held_type.type)
+
+        def largest(j, mask=None):
+            def listed(tap):
+                place = builder.add(builder.mul(tap, step), j)
+                return held_type.memory.load(held_type.memory.address(places, place), mask)
+
+            place = listed(constant(0))
+            builder.store(load_places(builder, vectors, source, place, mask), best)
+            builder.store(place, held)
+            with cgutils.for_range(builder, builder.sub(taps, constant(1))) as tap:
+                place = listed(builder.add(tap.index, constant(1)))
+                value = load_places(builder, vectors, source, place, mask)
+                larger = _exceeds(builder, dtype, value, builder.load(best))
+                builder.store(builder.select(larger, value, builder.load(best)), best)
+                builder.store(builder.select(larger, place, builder.load(held)), held)
+            vectors.memory.store(builder.load(best), vectors.memory.address(values, builder.add(to, j)), mask)
+            number = builder.sext(builder.sub(builder.load(held), listed(taps)), wide.type)
+            wide.memory.store(number, wide.memory.address(numbers, builder.add(to, j)), mask)
+
+        blocks = builder.udiv(count, constant(lanes))
+        with cgutils.for_range(builder, blocks) as block:
+            largest(builder.mul(block.index, constant(lanes)))
+        whole = builder.mul(blocks, constant(lanes))
+        with builder.if_then(builder.icmp_signed("<", whole, count)):
+            largest(whole, first_lanes(builder, lanes, builder.sub(count, whole)))
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(source, i, places, i, i, values, numbers, i, i), codegen
 
 
 @intrinsic

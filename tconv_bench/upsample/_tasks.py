@@ -14,21 +14,23 @@ from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
-from numpy import empty, frombuffer, ndarray, uint8  # each is looked up in every call
+from numba import carray, prange, types
+from numpy import empty, ndarray  # each is looked up in every call
 from numpy.typing import ArrayLike, NDArray
 
-from tconv_bench.conv import _check_out, _writable_view, checked_array
-from tconv_bench.jit import kernel
+from tconv_bench.conv import _check_out, checked_array
+from tconv_bench.jit import kernel, python_function
 from tconv_bench.problem import as_int, per_axis
-from tconv_bench.simd import call_task
+from tconv_bench.simd import as_pointer, call_task
 
 KNOWN = 1024  # calls that are kept
 KEPT_BYTES = 2**26  # of their tables
 ALONE = 40_000  # nanoseconds of work that is done before another thread is awake: with two threads 17 us took 26
 TASK = 10_000  # nanoseconds of work that is worth a task
 OTHER, STATUS, TASKS = range(3)  # places in every table: address of a third array, not 0 where a task failed, number of tasks
-NONE = np.zeros(1, np.uint8)
+CODE, LENGTH = -1, -2  # places before it: the machine code's address, the table's length
+HEAD = 2
+DATA = object.__basicsize__  # bytes from where an array's object begins to the address of its elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Call:
 
     shape: tuple[int, ...]  # of the result as it lies in memory
     dtype: np.dtype[Any]
-    table: NDArray[np.int64]  # at its end: whether to run in the caller's thread, and the machine code's address
+    table: NDArray[np.int64]  # after ``HEAD`` places
+    is_short: bool  # done in the caller's thread
     kept: tuple[NDArray[Any], ...]  # what addresses in the table point to
     kept_bytes: int
     is_empty: bool  # nothing to compute
@@ -49,17 +52,41 @@ Plan = Callable[..., Call]
 _known: dict[tuple[Any, ...], Call] = {}
 
 
+_as_integer = types.ExternalFunction("PyLong_FromSsize_t", types.intp(types.intp))
+
+
+@kernel
+def _elements(array):
+    """The address of an array's elements, by that of its object."""
+    return carray(as_pointer(array + DATA), 1, np.int64)[0]
+
+
+def _native_address(_, objects, count):
+    return _as_integer(_elements(carray(objects, count)[0]))
+
+
+def _native_run(_, objects, count):
+    """All tasks of ``(table, x, out, other)``, arrays; 1, or 0 where one failed."""
+    objects = carray(objects, count)
+    table = carray(as_pointer(_elements(objects[0])), HEAD, np.int64)
+    code, length = table[HEAD + CODE], table[HEAD + LENGTH]
+    own = carray(as_pointer(_elements(objects[0]) + 8 * HEAD), length, np.int64).copy()
+    own[OTHER] = _elements(objects[3])
+    for task in range(own[TASKS]):
+        call_task(code, task, own, _elements(objects[1]), _elements(objects[2]))
+    return _as_integer(own[STATUS] == 0)
+
+
+_address, _run = python_function(_native_address), python_function(_native_run)
+
+
 @kernel(parallel=True)
 def _launch(table, x, out, other):
-    own = table.copy()
-    own[OTHER] = other.ctypes.data
-    code = own[own.size - 1]
-    if own[own.size - 2]:
-        for task in range(own[TASKS]):
-            call_task(code, task, own, x, out)
-    else:
-        for task in prange(own[TASKS]):
-            call_task(code, np.int64(task), own, x, out)
+    own = table[HEAD:].copy()
+    own[OTHER] = other
+    code = table[HEAD + CODE]
+    for task in prange(own[TASKS]):
+        call_task(code, np.int64(task), own, x, out)
     return own[STATUS] == 0
 
 
@@ -85,11 +112,13 @@ def make_call(
     axes at the end before which the channels stand, which are innermost in memory.
     """
     tasks = max(1, min(rows, int(nanoseconds / TASK)))
-    table = [0, 0, tasks, *sizes, *(array.ctypes.data for array in kept), int(nanoseconds <= ALONE), code.address]
+    table = [0, 0, tasks, *sizes, *(array.ctypes.data for array in kept)]
+    table = [len(table), code.address, *table]
     kept_bytes = sum(array.nbytes for array in kept)
     order, back = channels_innermost(len(shape), inner) if inner else (None, None)
     memory = shape if order is None else tuple(shape[axis] for axis in order)
-    return Call(memory, dtype, np.array(table, np.int64), kept, kept_bytes, prod(shape) == 0, order, back)
+    is_short = nanoseconds <= ALONE
+    return Call(memory, dtype, np.array(table, np.int64), is_short, kept, kept_bytes, prod(shape) == 0, order, back)
 
 
 @cache
@@ -100,45 +129,36 @@ def channels_innermost(ndim: int, inner: int) -> tuple[tuple[int, ...], tuple[in
 
 
 def run(call: Call, x: NDArray[Any], out: NDArray[Any], other: NDArray[Any] | None = None) -> bool:
-    """Write ``out`` (and ``other``) from ``x``, none of them empty; False where a task failed.
-
-    Arrays travel as bytes, so that the launcher is compiled once for all dtypes.
-    """
-    third = NONE if other is None else frombuffer(other, uint8)
-    done: bool = _launch(call.table, frombuffer(x, uint8), frombuffer(out, uint8), third)
+    """Write ``out`` (and ``other``) from ``x``, none of them empty; False where a task failed."""
+    third = x if other is None else other
+    if call.is_short:
+        return _run(call.table, x, out, third) == 1
+    done: bool = _launch(call.table, _address(x), _address(out), _address(third))
     return done
 
 
 def called(plan: Plan, x: ArrayLike, *arguments: Any, inner: int = 0) -> tuple[Call, NDArray[Any]]:
-    """``plan(x.shape, x.dtype, are channels innermost, *arguments)``, remembered, and ``x`` as machine code takes it.
+    """``plan(x.shape, x.dtype, are channels innermost, *arguments)``, remembered, and ``x`` in memory that it reads.
 
     The arguments are checked before: what equals known ones is taken for them. ``inner`` is as in ``make_call``: where it is
     not 0, the plan serves channels that are innermost in memory.
     """
-    if type(x) is ndarray:
-        if x.flags.carray:
-            call = _known.get((plan, x.shape, x.dtype, False, arguments))
-            if call is not None:
-                return call, x
-        elif inner and x.ndim > inner:
-            turned = x.transpose(channels_innermost(x.ndim, inner)[0])
-            if turned.flags.carray:
-                call = _known.get((plan, x.shape, x.dtype, True, arguments))
-                if call is not None:
-                    return call, turned
+    if type(x) is ndarray and x.flags.aligned:
+        call = _known.get((plan, x.shape, x.strides, x.dtype, arguments))
+        if call is not None:
+            return call, x
     array, is_inner = checked_array(x, "x"), False
-    shape = array.shape
     if inner and array.ndim > inner and not array.flags.c_contiguous:
-        turned = array.transpose(channels_innermost(array.ndim, inner)[0])
-        is_inner = turned.flags.c_contiguous
-        array = turned if is_inner else array
-    array = memory_of(array, "x")
-    call = _known.get((plan, shape, array.dtype, is_inner, arguments))
+        order, back = channels_innermost(array.ndim, inner)
+        is_inner = array.transpose(order).flags.c_contiguous
+    array = memory_of(array.transpose(order), "x").transpose(back) if is_inner else memory_of(array, "x")
+    key = plan, array.shape, array.strides, array.dtype, arguments
+    call = _known.get(key)
     if call is None:
-        call = plan(shape, array.dtype, is_inner, *arguments)
+        call = plan(array.shape, array.dtype, is_inner, *arguments)
         if len(_known) >= KNOWN or sum(known.kept_bytes for known in list(_known.values())) + call.kept_bytes > KEPT_BYTES:
             _known.clear()
-        _known[plan, shape, array.dtype, is_inner, arguments] = call
+        _known[key] = call
     return call, array
 
 
@@ -170,8 +190,7 @@ def as_given(value: ArrayLike) -> NDArray[Any] | None:
 def memory_of(value: ArrayLike, name: str) -> NDArray[Any]:
     """A value as machine code takes it: an array of a dtype that is served, contiguous, aligned, native; never written to."""
     array = checked_array(value, name)
-    array = np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
-    return array if array.flags.writeable else _writable_view(array)
+    return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
 
 
 def checked_scale(scale: Any) -> tuple[int, ...]:

@@ -25,10 +25,10 @@ from numba import carray, from_dtype, types
 from numpy.typing import ArrayLike, NDArray
 
 from tconv_bench import simd
-from tconv_bench.conv import _check_out
+from tconv_bench.conv import _check_out, checked_array
 from tconv_bench.jit import native
 from tconv_bench.problem import per_axis
-from tconv_bench.simd import as_pointer, clear, copy_grid, halve_rows, max_lines, max_window
+from tconv_bench.simd import as_pointer, clear, copy_grid, halve_rows, max_gathered, max_lines, max_window, put_channels
 from tconv_bench.upsample._tasks import (
     ALONE,
     OTHER,
@@ -44,6 +44,8 @@ from tconv_bench.upsample._tasks import (
     share,
 )
 
+LISTED = 1024  # pixels of a plane whose windows are listed
+OUTPUTS = 256  # of several planes, listed together
 LINE = 512  # pixels of a line, where it is made of rows of several planes
 WIDE = 5  # columns of a window that are a vector of their own, where windows stand far apart
 BANDS = 32  # that few large planes are cut into
@@ -121,16 +123,20 @@ def max_unpool2d(
     window = _pair(kernel, "kernel", 1)
     steps = window if stride is None else _pair(stride, "stride", 1)
     pads, size = _pair(padding, "padding", 0), None if output_size is None else _pair(output_size, "output_size", 1)
-    places = _as_places(indices)
-    call, array = called(_plan_unpool, x, window, steps, pads, size, True)
-    if places.shape != array.shape:
-        raise ValueError(f"indices has shape {places.shape}, but must have x's, {array.shape}")
-    _check_out(out, call.shape, call.dtype, (array, places, as_given(x), as_given(indices)))
+    given = indices if type(indices) is np.ndarray else checked_array(indices, "indices")
+    call, array = called(_plan_unpool, x, window, steps, pads, size, True, inner=2)
+    if given.shape != array.shape:
+        raise ValueError(f"indices has shape {given.shape}, but must have x's, {array.shape}")
+    places = _as_places(given if call.order is None else given.transpose(call.order))
+    shape = call.shape if call.back is None else tuple(call.shape[axis] for axis in call.back)
+    _check_out(out, shape, call.dtype, (array, places, as_given(x), as_given(indices)))
     result = np.empty(call.shape, call.dtype)
     if not call.is_empty and not run(call, array, result, places):
-        call, array = called(_plan_unpool, array, window, steps, pads, size, False)
+        call, array = called(_plan_unpool, array, window, steps, pads, size, False, inner=2)
         if not run(call, array, result, places):
-            raise _stray(np.asarray(indices), call.shape)
+            raise _stray(given, shape)
+    if call.back is not None:
+        result = result.transpose(call.back)
     if out is None:
         return result
     out[...] = result
@@ -141,8 +147,8 @@ def _pair(value: Any, name: str, least: int) -> tuple[int, ...]:
     return (value, value) if type(value) is int and value >= least else per_axis(value, 2, name, least)
 
 
-def _as_places(indices: ArrayLike) -> NDArray[np.int64]:
-    if type(indices) is np.ndarray and indices.dtype == np.int64 and indices.flags.carray:
+def _as_places(indices: NDArray[Any]) -> NDArray[np.int64]:
+    if indices.dtype == np.int64 and indices.flags.carray:
         return indices
     places = memory_of(indices, "indices")
     if places.dtype.kind == "f":
@@ -183,15 +189,21 @@ def _plan_pool(
         raise ValueError(f"kernel is {kernel}, but must fit into the input, which is {shape[-2:]} with padding {padding}")
     n, result = prod(shape[:-2]), (*shape[:-2], *size)
     least = np.array([-np.inf if dtype.kind == "f" else np.iinfo(dtype).min], dtype)
+    if kernel[0] * shape[-1] >= 2**31 and (inner or kernel[1] < WIDE or stride[1] <= 2):
+        raise ValueError(f"kernel is {kernel} on rows of {shape[-1]}, but a window must span fewer than 2**31 pixels")
     if inner:
         sizes, nanoseconds = [prod(shape[:-3]), *shape[-2:], *size, *kernel, *stride, *padding, shape[-3]], 2.0 * prod(shape)
-        return make_call(
-            result, dtype, _inner_code(dtype.name), prod(shape[:-3]) * size[0], nanoseconds, sizes, (least,), inner=2
-        )
+        return make_call(result, dtype, _inner_code(dtype.name), prod(shape[:-3]) * size[0], nanoseconds, sizes, inner=2)
     if kernel[1] >= WIDE and stride[1] > 2:
         sizes = [n, *shape[-2:], *size, *kernel, *stride, *padding]
         nanoseconds = prod(result) * (20 + kernel[0] * (1 + kernel[1] / 8))
         return make_call(result, dtype, _windows_code(dtype.name), n * size[0], nanoseconds, sizes, (least,))
+    if prod(shape[-2:]) <= LISTED:
+        planes = max(1, min(n, OUTPUTS // prod(size)))
+        places = _places(shape[-2:], size, kernel, stride, padding, planes)
+        nanoseconds = prod(result) * (1 + 0.4 * prod(kernel))
+        sizes = [n, prod(shape[-2:]), prod(size), prod(kernel), planes]
+        return make_call(result, dtype, _listed_code(dtype.name), -(-n // planes), nanoseconds, sizes, (places,))
     edge, pitch = _edge(size[1], kernel[1], stride[1], padding[1])
     planes = max(1, min(n, LINE // pitch))
     nanoseconds = prod(shape) + 2.0 * prod(result)
@@ -203,6 +215,48 @@ def _edge(size: int, kernel: int, stride: int, padding: int) -> tuple[int, int]:
     """(outputs whose window may begin outside, length of a phase) of a row: a phase starts with so many pixels of padding."""
     edge = -(-padding // stride)
     return edge, size + (kernel - 1 - padding) // stride + edge
+
+
+def _places(
+    shape: tuple[int, ...],
+    size: tuple[int, ...],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    planes: int,
+) -> NDArray[np.int32]:
+    """(taps + 1, outputs of some planes): where each tap reads, and at the end where the plane begins.
+
+    A tap outside of the plane reads the window's nearest pixel inside, which neither changes the largest value nor its place.
+    """
+    along = [
+        np.clip(np.arange(o)[:, None] * s - p + np.arange(k), 0, i - 1)
+        for i, o, k, s, p in zip(shape, size, kernel, stride, padding)
+    ]
+    windows = along[0].T[:, None, :, None] * shape[1] + along[1].T[None, :, None, :]
+    first = np.arange(planes) * prod(shape)
+    taps = windows.reshape(prod(kernel), 1, prod(size)) + first[:, None]
+    rows = [taps.reshape(prod(kernel), -1), np.repeat(first, prod(size))[None]]
+    return np.concatenate(rows).astype(np.int32)
+
+
+@cache
+def _listed_code(dtype: str) -> Any:
+    p = types.CPointer(from_dtype(np.dtype(dtype)))
+    return native(types.void(types.int64, types.CPointer(types.int64), p, p), _native_listed)
+
+
+def _native_listed(task, table, x, values):
+    """All outputs of some groups of small planes; the table is ``_plan_pool``'s."""
+    table = carray(table, 9)
+    n, pixels, outputs, taps, planes = table[3], table[4], table[5], table[6], table[7]
+    x, values = carray(x, n * pixels), carray(values, n * outputs)
+    indices = carray(as_pointer(table[OTHER]), n * outputs, dtype=np.int64)
+    places = carray(as_pointer(table[8]), (taps + 1) * planes * outputs, dtype=np.int32)
+    first, last = share(task, table[TASKS], (n + planes - 1) // planes)
+    for plane in range(first * planes, min(last * planes, n), planes):
+        count = min(planes, n - plane) * outputs
+        max_gathered(x, plane * pixels, places, planes * outputs, taps, values, indices, plane * outputs, count)
 
 
 @cache
@@ -259,9 +313,9 @@ def _native_pool(task, table, x, values):
                 count += 1
         base, to = top * ix - px, (m * oy + y) * ox
         if planes == 1:
-            max_lines(lines, taps, count, least, base, places, values, to, indices, to, ox)
+            max_lines(lines, 0, taps, count, base, places, values, to, indices, to, ox)
         else:
-            max_lines(lines, taps, count, least, base, places, made, 0, made_indices, 0, (together - 1) * pitch + ox)
+            max_lines(lines, 0, taps, count, base, places, made, 0, made_indices, 0, (together - 1) * pitch + ox)
             if ox < together:
                 copy_grid(made, 0, 1, pitch, values, to, 1, oy * ox, ox, together)
                 copy_grid(made_indices, 0, 1, pitch, indices, to, 1, oy * ox, ox, together)
@@ -310,25 +364,27 @@ def _inner_code(dtype: str) -> Any:
 
 def _native_inner(task, table, x, values):
     """Some pooled rows of images whose channels are innermost; the table is ``_plan_pool``'s."""
-    table = carray(table, 16)
+    table = carray(table, 15)
     n, iy, ix, oy, ox, ky, kx = table[3], table[4], table[5], table[6], table[7], table[8], table[9]
     sy, sx, py, px, channels = table[10], table[11], table[12], table[13], table[14]
     x, values = carray(x, n * iy * ix * channels), carray(values, n * oy * ox * channels)
     indices = carray(as_pointer(table[OTHER]), n * oy * ox * channels, dtype=np.int64)
-    least = carray(as_pointer(table[15]), 1, dtype=x.dtype)[0]
     taps, places = np.empty(2 * ky * kx, np.int64), np.zeros(channels, np.int64)
+    height, width = 0, 0
     first, last = share(task, table[TASKS], n * oy)
     for row in range(first, last):
         m, y = divmod(row, oy)
         top, bottom = max(y * sy - py, 0), min(y * sy - py + ky, iy)
         for j in range(ox):
-            count = 0
-            for i in range(top, bottom):
-                for k in range(max(j * sx - px, 0), min(j * sx - px + kx, ix)):
-                    taps[2 * count], taps[2 * count + 1] = i * ix + k, ((m * iy + i) * ix + k) * channels
-                    count += 1
-            to = (row * ox + j) * channels
-            max_lines(x, taps, count, least, 0, places, values, to, indices, to, channels)
+            left, right = max(j * sx - px, 0), min(j * sx - px + kx, ix)
+            if height != bottom - top or width != right - left:
+                height, width, count = bottom - top, right - left, 0
+                for i in range(height):
+                    for k in range(width):
+                        taps[count], taps[count + 1] = i * ix + k, (i * ix + k) * channels
+                        count += 2
+            at, to = ((m * iy + top) * ix + left) * channels, (row * ox + j) * channels
+            max_lines(x, at, taps, height * width, top * ix + left, places, values, to, indices, to, channels)
 
 
 def _plan_unpool(
@@ -351,7 +407,11 @@ def _plan_unpool(
     n, result = prod(shape[:-2]), (*shape[:-2], *size)
     check_addressable(result, dtype)
     nanoseconds = 2 * prod(shape) + prod(result) * dtype.itemsize / 20
-    bands = max(1, min(shape[-2], BANDS // max(1, n))) if in_bands and nanoseconds > ALONE else 1
+    images = prod(shape[:-3]) if inner else n
+    bands = max(1, min(shape[-2], BANDS // max(1, images))) if in_bands and nanoseconds > ALONE else 1
+    if inner:
+        sizes = [images, *shape[-2:], *size, stride[0], padding[0], bands, shape[-3]]
+        return make_call(result, dtype, _inner_unpool_code(dtype.itemsize), images * bands, nanoseconds, sizes, inner=2)
     planes = max(1, min(n, LINE // prod(shape[-2:]))) if bands == 1 else 1
     sizes = [n, *shape[-2:], *size, stride[0], padding[0], bands, planes]
     return make_call(result, dtype, _unpool_code(dtype.itemsize), -(-n // planes) * bands, nanoseconds, sizes)
@@ -406,3 +466,42 @@ def _native_unpool(task, table, x, out):
                     for j in range(g * pixels, (g + 1) * pixels):
                         own[g * size + places[j]] = values[j]
         clear(own, filled, high - filled)
+
+
+@cache
+def _inner_unpool_code(itemsize: int) -> Any:
+    p = types.CPointer(from_dtype(np.dtype(f"u{itemsize}")))
+    return native(types.void(types.int64, types.CPointer(types.int64), p, p), _native_inner_unpool)
+
+
+def _native_inner_unpool(task, table, x, out):
+    """The same for images whose channels are innermost, in bands of all their channels; the table is ``_plan_unpool``'s."""
+    table = carray(table, 12)
+    n, iy, ix, oy, ox, sy, py, bands = table[3], table[4], table[5], table[6], table[7], table[8], table[9], table[10]
+    channels, pixels, size = table[11], iy * ix, oy * ox
+    x, out = carray(x, n * pixels * channels), carray(out, n * size * channels)
+    indices = carray(as_pointer(table[OTHER]), n * pixels * channels, dtype=np.int64)
+    together, cleared = max(1, LINE // channels), max(1, FILL // channels)
+    first_unit, last_unit = share(task, table[TASKS], n * bands)
+    for unit in range(first_unit, last_unit):
+        image, band = divmod(unit, bands)
+        top, bottom = share(band, bands, iy)
+        low = 0 if band == 0 else min(max(top * sy - py, 0), oy) * ox
+        high = size if band == bands - 1 else min(max(bottom * sy - py, 0), oy) * ox
+        own, filled = out[image * size * channels : (image + 1) * size * channels], low
+        for start in range(top * ix, bottom * ix, together):
+            count = min(together, bottom * ix - start) * channels
+            at = (image * pixels + start) * channels
+            places = indices[at : at + count]
+            least, largest = places[0], places[0]
+            for j in range(count):
+                least, largest = min(least, places[j]), max(largest, places[j])
+            if least < low or largest >= high:
+                table[STATUS] = 1
+                return
+            while filled <= largest:
+                until = min(high, filled + cleared)
+                clear(own, filled * channels, (until - filled) * channels)
+                filled = until
+            put_channels(x, indices, at, channels, count // channels, out, image * size * channels)
+        clear(own, filled * channels, (high - filled) * channels)

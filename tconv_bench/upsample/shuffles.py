@@ -19,12 +19,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from tconv_bench import simd
 from tconv_bench.jit import native
-from tconv_bench.simd import as_pointer, clear, copy_grid, copy_rows, deinterleave, gather_pixels, interleave, spread
+from tconv_bench.simd import as_pointer, clear, copy_grid, copy_rows, gather, gather_pixels, interleave, part_channels, spread
 from tconv_bench.upsample._tasks import TASKS, Call, Sizes, apply, checked_scale, make_call, scaled, share, sizes_of
 
 NEAREST, NAILS, SHUFFLE = range(3)
 LINE = 4096  # elements of a line
 WOVEN = 8  # largest scale whose rows are woven in registers
+LISTED = 4096  # places that one table lists
+NARROW = 32  # pixels of an output row below which planes are shuffled pixel by pixel
 SHORT = 256  # elements of an output row below which a run of rows is made on one line, then cut into rows
 CLEARED = 4096  # bytes from which on the C library writes zeros faster: 48 MB in 1.6 instead of 2.3 ms
 BYTES_PER_NANOSECOND = 30.0  # written by one core
@@ -136,7 +138,18 @@ def _as_one_plane(s: Sizes) -> Sizes:
 def _call(mode: int, shape: tuple[int, ...], dtype: np.dtype[Any], s: Sizes) -> Call:
     rows = s.n * s.z * s.y * (s.sz * s.sy if mode == SHUFFLE else 1)
     nanoseconds = prod(shape) * dtype.itemsize / BYTES_PER_NANOSECOND
+    if mode == SHUFFLE and s.x * s.sx < NARROW and prod(s[1:]) <= LISTED:
+        places = _plane_places(s)
+        sizes = [s.n, len(places)]
+        return make_call(shape, dtype, _listed_code(dtype.itemsize), s.n, prod(shape) / 2, sizes, (places,))
     return make_call(shape, dtype, _code(dtype.itemsize), rows, nanoseconds, [mode, *s])
+
+
+def _plane_places(s: Sizes) -> NDArray[np.int32]:
+    """Where each pixel of an output plane stands in its channels, one after the other."""
+    channels = np.arange(prod(s[1:]), dtype=np.int32).reshape(s.sz, s.sy, s.sx, s.z, s.y, s.x)
+    places: NDArray[np.int32] = channels.transpose(3, 0, 4, 1, 5, 2).ravel()
+    return places
 
 
 def _inner_call(mode: int, shape: tuple[int, ...], dtype: np.dtype[Any], scale: tuple[int, ...]) -> Call:
@@ -145,9 +158,15 @@ def _inner_call(mode: int, shape: tuple[int, ...], dtype: np.dtype[Any], scale: 
     channels = shape[-ndim - 1]
     s = s._replace(n=prod(shape[: -ndim - 1]))
     nanoseconds = prod(result) * dtype.itemsize / BYTES_PER_NANOSECOND
-    places = np.arange(s.x * s.sx) // s.sx * channels
-    rows = s.n * s.z * s.y
-    return make_call(result, dtype, _inner_code(dtype.itemsize), rows, nanoseconds, [mode, *s, channels], (places,), inner=ndim)
+    phases, rows = s.sz * s.sy * s.sx, s.n * s.z * s.y
+    places, block = np.arange(s.x * s.sx) // s.sx * channels, 0
+    listed = np.empty(0, np.int32)
+    if mode == SHUFFLE and (phases not in (2, 4) or channels * dtype.itemsize < simd.VECTOR_BYTES):
+        block = max(1, min(s.x, LISTED // (s.sx * channels)))
+        pixel, phase, channel = np.indices((block, s.sx, channels))
+        listed = ((pixel * channels + channel) * phases + phase).astype(np.int32).ravel()
+    sizes = [mode, *s, channels, block]
+    return make_call(result, dtype, _inner_code(dtype.itemsize), rows, nanoseconds, sizes, (places, listed), inner=ndim)
 
 
 @cache
@@ -158,26 +177,26 @@ def _inner_code(itemsize: int) -> Any:
 
 def _native_inner(task, table, x, out):
     """Some rows of the input where channels are innermost, all that becomes of each; the table is ``_inner_call``'s."""
-    table = carray(table, 13)
-    mode, n, iz, iy, ix, sz, sy, sx, c = (
-        table[3], table[4], table[5], table[6], table[7], table[8], table[9], table[10], table[11]
+    table = carray(table, 15)
+    mode, n, iz, iy, ix, sz, sy, sx, c, block = (
+        table[3], table[4], table[5], table[6], table[7], table[8], table[9], table[10], table[11], table[12]
     )  # fmt: skip
     phases = sz * sy * sx
     width, height, row_length = ix * c, n * iz * iy, ix * sx * c
     parts = phases if mode == SHUFFLE else 1
     x, out = carray(x, height * width * parts), carray(out, height * width * phases)
-    places = carray(as_pointer(table[12]), ix * sx, dtype=np.int64)
-    pixel = np.empty(parts * c if mode == SHUFFLE and phases <= 4 else 0, out.dtype)
+    places = carray(as_pointer(table[13]), ix * sx, dtype=np.int64)
+    listed = carray(as_pointer(table[14]), block * sx * c, dtype=np.int32)
+    offsets = np.empty(phases if mode == SHUFFLE and block == 0 else 0, np.int64)
+    for r in range(len(offsets)):
+        row, rx = divmod(r, sx)
+        offsets[r] = (row // sy * iy * sy + row % sy) * row_length + rx * c
     first, last = share(task, table[TASKS], height)
     for row in range(first, last):
         plane, y = divmod(row, iy)
         at, to = row * width * parts, (plane * sz * iy + y) * sy * row_length
-        if mode == SHUFFLE and phases <= 4:
-            for j in range(ix):
-                deinterleave(phases, x, at + j * c * phases, 0, c * phases, pixel, 0, c, c)
-                for r in range(sz * sy):
-                    onto = to + (r // sy * iy * sy + r % sy) * row_length + j * sx * c
-                    copy_rows(pixel, r * sx * c, 0, out, onto, 0, sx * c, 1)
+        if len(offsets) > 0:
+            part_channels(phases, x, at, c, ix, out, to, sx * c, offsets)
             continue
         for r in range(sz * sy):
             onto = to + (r // sy * iy * sy + r % sy) * row_length
@@ -188,8 +207,25 @@ def _native_inner(task, table, x, out):
                 if r == 0:
                     copy_rows(x, at, c, out, onto, sx * c, c, ix)
             else:
-                for j in range(ix):
-                    copy_grid(x, at + j * c * phases + r * sx, 1, phases, out, onto + j * sx * c, c, 1, sx, c)
+                for j in range(0, ix, block):
+                    gather(x, at + r * sx + j * c * phases, listed, 0, out, onto + j * sx * c, min(block, ix - j) * sx * c)
+
+
+@cache
+def _listed_code(itemsize: int) -> Any:
+    p = types.CPointer(from_dtype(np.dtype(f"u{itemsize}")))
+    return native(types.void(types.int64, types.CPointer(types.int64), p, p), _native_listed)
+
+
+def _native_listed(task, table, x, out):
+    """Some output planes, each pixel from its place; the table is ``_call``'s."""
+    table = carray(table, 6)
+    n, size = table[3], table[4]
+    x, out = carray(x, n * size), carray(out, n * size)
+    places = carray(as_pointer(table[5]), size, dtype=np.int32)
+    first, last = share(task, table[TASKS], n)
+    for plane in range(first, last):
+        gather(x, plane * size, places, 0, out, plane * size, size)
 
 
 @cache
