@@ -111,7 +111,8 @@ class Kernel:
         constants: names and values that the function reads and that are known when it is compiled.
         named: how many of them tell it from its function's other kernels.
         wide: whether it writes sums as they are, where the elements are narrower.
-        resident: blocks that are to fit on a processor at once, in float32; 0 where the compiler may take all registers.
+        resident: blocks that are to fit on a processor at once; 0 where the compiler may take all registers.
+        unbound: dtypes for which it may all the same.
     """
 
     function: Callable[..., None]
@@ -121,6 +122,7 @@ class Kernel:
     named: int = 0
     wide: bool = False
     resident: int = 0
+    unbound: tuple[str, ...] = ("float64",)
 
     @property
     def name(self) -> str:
@@ -160,7 +162,7 @@ class Kernel:
 
         Only where asked for: with bounds of its own ptxas spilled 20 bytes of gather.
         """
-        return (self.threads, self.resident) if self.resident and dtype != "float64" else None
+        return (self.threads, self.resident) if self.resident and dtype not in self.unbound else None
 
     def bound(self, dtype: str) -> FunctionType:
         """The function with the values of its free names."""

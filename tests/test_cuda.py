@@ -43,10 +43,10 @@ REGISTERS = {
     "multiply 16x128x8x4x4x8x4": (0, 168),
     "multiply 16x256x8x4x8x8x4": (168, 0),
     "multiply 32x128x8x8x8x8x4": (168, 0),
-    "multiply 4x128x8x4x4x32x1": (128, 0),
+    "multiply 4x128x8x4x4x32x1": (136, 0),
     "multiply 64x128x8x8x8x8x4": (128, 0),
     "multiply 64x64x8x8x4x8x4": (0, 168),
-    "multiply 64x64x8x8x8x8x4": (128, 0),
+    "multiply 64x64x8x8x8x8x4": (136, 0),
     "overlap_add": (64, 64),
     "pack": (48, 48),
     "spmm": (48, 48),
@@ -166,8 +166,8 @@ def check_resources(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> 
     assert used.spilled_bytes == 0
     assert used.stack_bytes == 0
     assert used.registers <= REGISTERS[kernel.name][dtype == "float64"]
-    blocks = max(1, kernel.resident) if dtype != "float64" else 1
-    assert used.registers * kernel.threads * blocks <= 65536
+    threads, blocks = kernel.launch_bounds(dtype) or (kernel.threads, 1)
+    assert used.registers * threads * blocks <= 65536
     assert used.shared_bytes <= SHARED_BYTES
 
 

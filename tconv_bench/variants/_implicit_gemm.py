@@ -315,7 +315,8 @@ ADD_PARTS, ADD_PARTS_WIDE = (Kernel(_add_parts, "R[] O[] i64 i64", wide=wide) fo
 def kernel(tile: Tile, wide: bool = False) -> Kernel:
     """The kernel of a tile; ``wide`` for one that writes sums of float16 products in float32."""
     arguments = "geometry i32[] T[] R[] T[] O[] i64 i64 i64 i64 i64 i64 i64 i64"
-    return Kernel(_multiply, arguments, tile.threads, tuple(tile.constants.items()), len(tile), wide, tile.bound)
+    constants = tuple(tile.constants.items())
+    return Kernel(_multiply, arguments, tile.threads, constants, len(tile), wide, tile.bound, tile.unbound)
 
 
 #: All that a problem may launch, of either width of elements.

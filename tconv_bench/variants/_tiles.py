@@ -86,8 +86,13 @@ class Tile(NamedTuple):
 
     @property
     def bound(self) -> int:
-        """Blocks per processor to ask the compiler for in float32; 0 where that made it spill."""
+        """Blocks per processor to ask the compiler for; 0 where that made it spill."""
         return self.resident(1) if self.TM * self.TN == 64 and self.constants["PIXELS"] == 1 else 0
+
+    @property
+    def unbound(self) -> tuple[str, ...]:
+        """Dtypes to ask for no number of blocks in: float16 spilled 148 bytes of 64 x 64 on compute capability 8.0."""
+        return ("float16", "float64") if (self.BM, self.BN) == (64, 64) else ("float64",)
 
     def instructions(self, rate: int) -> int:
         """Issue slots of a warp's step: multiply-adds, reads of shared memory, and what brings the next step in."""
