@@ -92,6 +92,7 @@ def test_the_committed_table_is_made_of_the_committed_rows():
     assert f"<!-- gradients:begin -->\n{table(store.read(ROWS))}\n<!-- gradients:end -->" in text
 
 
+@pytest.mark.slow  # what measures is the module that the up-sampling comparison's test runs
 def test_both_sides_are_measured_in_a_process_of_their_own(tmp_path: Path):
     pytest.importorskip("torch", reason="PyTorch is not installed", exc_type=ImportError)
     path = tmp_path / "rows.jsonl"

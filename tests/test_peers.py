@@ -297,7 +297,11 @@ def one_shot(entry: Peer) -> Callable[..., NDArray[Any]]:
     return lambda *problem_and_data: entry.result(entry.one_shot(*problem_and_data)(), None)
 
 
-@pytest.mark.parametrize("name", [*EAGER, *CUDA])
+# OpenVINO compiles each problem for 0.1 s
+SLOW_AT_PLANS = [pytest.param(name, marks=pytest.mark.slow) if name == "openvino" else name for name in (*EAGER, *CUDA)]
+
+
+@pytest.mark.parametrize("name", SLOW_AT_PLANS)
 def test_planned_calls_on_every_awkward_problem(name: str):
     entry = installed(name)
     if "tf32" in name:
