@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib.metadata import version
+from threading import Lock
 from types import FunctionType
 from typing import Any
 
@@ -131,16 +132,13 @@ class Kernel:
 
     def launch(self, dtype: str, blocks: int, stream: Any, *args: Any) -> None:
         """Run ``blocks`` blocks of ``threads`` on a stream (0: the default one)."""
-        _compiled(self, dtype)[blocks, self.threads, stream](*args)
+        _configured(_compiled(self, dtype), blocks, self.threads, stream)(*args)
 
     def stride_over(self, dtype: str, elements: int, stream: Any, *args: Any) -> None:
         """Run a kernel whose threads stride over so many elements."""
         blocks = -(-elements // self.threads)
-        if simulated():
-            compiled = _compiled(self, dtype)[min(blocks, SIMULATED_BLOCKS), SIMULATED_THREADS, stream]
-        else:
-            compiled = _compiled(self, dtype)[min(blocks, FLAT_BLOCKS), self.threads, stream]
-        compiled(*args)
+        most, threads = (SIMULATED_BLOCKS, SIMULATED_THREADS) if simulated() else (FLAT_BLOCKS, self.threads)
+        _configured(_compiled(self, dtype), min(blocks, most), threads, stream)(*args)
 
     def types(self, dtype: str) -> tuple[Any, ...]:
         """The Numba types of the arguments."""
@@ -202,6 +200,22 @@ def _compiled_once(kernel: Kernel, dtype: str) -> Any:
     if simulated():
         return jit(kernel.bound(dtype))
     return jit(types.void(*kernel.types(dtype)), launch_bounds=kernel.launch_bounds(dtype))(kernel.bound(dtype))
+
+
+_configuring = Lock()
+
+
+def _configured(compiled: Any, blocks: int, threads: int, stream: Any) -> Any:
+    """A kernel with its grid, without numba-cuda's warning that fewer than 128 blocks are slow: a small call is right, too."""
+    if simulated():
+        return compiled[blocks, threads, stream]
+    config = importlib.import_module("numba.cuda.core.config")
+    with _configuring:
+        before, config.CUDA_LOW_OCCUPANCY_WARNINGS = config.CUDA_LOW_OCCUPANCY_WARNINGS, 0
+        try:
+            return compiled[blocks, threads, stream]
+        finally:
+            config.CUDA_LOW_OCCUPANCY_WARNINGS = before
 
 
 @dataclass(frozen=True)
