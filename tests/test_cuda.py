@@ -28,8 +28,8 @@ KERNELS = sorted(
     key=lambda kernel: kernel.name,
 )
 #: Most registers of a thread in float32 or float16, and in float64; 0 where a tile is not for these. At least 8 more than
-#: was seen on the four capabilities, as compilers differ, and a multiple of eight, in which a processor hands them out; 128 where
-#: a tile asks for as many blocks.
+#: was seen on the four capabilities, as compilers differ, and a multiple of eight, in which a processor hands them out; 128
+#: where a tile asks for as many blocks.
 REGISTERS = {
     "add_parts": (48, 48),
     "fill": (40, 40),
