@@ -88,6 +88,10 @@ def _numba_like(shape: tuple[int, ...], like: Any) -> Any:
     return jit_cuda.numba_cuda().device_array(shape, np.dtype(like.dtype))
 
 
+def _numba_stream(array: Any) -> int:
+    return int(getattr(array.stream, "handle", None) or 0)  # a driver's stream object, which ``external_stream`` refuses
+
+
 def _torch_like(shape: tuple[int, ...], like: Any) -> Any:
     return like.new_empty(shape)
 
@@ -136,7 +140,7 @@ def _refuse(array: Any) -> Any:
 
 
 _LIBRARIES = {
-    "numba": Library(_numba_like, _refuse, lambda array: getattr(array.stream, "handle", 0) or 0),
+    "numba": Library(_numba_like, _refuse, _numba_stream),
     "torch": Library(_torch_like, lambda array: array.contiguous(), _torch_stream),
     "cupy": Library(_cupy_like, lambda array: array.copy(order="C"), _cupy_stream),
 }

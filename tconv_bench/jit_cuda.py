@@ -132,13 +132,16 @@ class Kernel:
 
     def launch(self, dtype: str, blocks: int, stream: Any, *args: Any) -> None:
         """Run ``blocks`` blocks of ``threads`` on a stream (0: the default one)."""
-        _configured(_compiled(self, dtype), blocks, self.threads, stream)(*args)
+        _on_grid(_compiled(self, dtype), blocks, self.threads, stream)(*args)
 
     def stride_over(self, dtype: str, elements: int, stream: Any, *args: Any) -> None:
         """Run a kernel whose threads stride over so many elements."""
         blocks = -(-elements // self.threads)
-        most, threads = (SIMULATED_BLOCKS, SIMULATED_THREADS) if simulated() else (FLAT_BLOCKS, self.threads)
-        _configured(_compiled(self, dtype), min(blocks, most), threads, stream)(*args)
+        if simulated():
+            blocks, threads = min(blocks, SIMULATED_BLOCKS), SIMULATED_THREADS
+        else:
+            blocks, threads = min(blocks, FLAT_BLOCKS), self.threads
+        _on_grid(_compiled(self, dtype), blocks, threads, stream)(*args)
 
     def types(self, dtype: str) -> tuple[Any, ...]:
         """The Numba types of the arguments."""
@@ -189,6 +192,22 @@ def _names(code: Any) -> set[str]:
     return set(code.co_names).union(*map(_names, nested))
 
 
+def _on_grid(compiled: Any, blocks: int, threads: int, stream: Any) -> Any:
+    """A compiled kernel with its launch configuration: small problems have few blocks, which Numba would warn users about."""
+    if simulated():
+        return compiled[blocks, threads, stream]
+    settings = importlib.import_module("numba.cuda.dispatcher").config
+    with _QUIET:
+        before, settings.CUDA_LOW_OCCUPANCY_WARNINGS = settings.CUDA_LOW_OCCUPANCY_WARNINGS, 0
+        try:
+            return compiled[blocks, threads, stream]
+        finally:
+            settings.CUDA_LOW_OCCUPANCY_WARNINGS = before
+
+
+_QUIET = Lock()
+
+
 def _compiled(kernel: Kernel, dtype: str) -> Any:
     # What is written differs where sums are wider than the elements alone.
     return _compiled_once(kernel if dtype == "float16" else replace(kernel, wide=False), dtype)
@@ -199,23 +218,15 @@ def _compiled_once(kernel: Kernel, dtype: str) -> Any:
     jit = numba_cuda().jit
     if simulated():
         return jit(kernel.bound(dtype))
-    return jit(types.void(*kernel.types(dtype)), launch_bounds=kernel.launch_bounds(dtype))(kernel.bound(dtype))
+    compiled = jit(types.void(*kernel.types(dtype)), launch_bounds=kernel.launch_bounds(dtype))(kernel.bound(dtype))
+    for definition in compiled.overloads.values():
+        definition.bind()  # linked and loaded now: Numba would do it, seconds long, in the first launch
+    return compiled
 
 
-_configuring = Lock()
-
-
-def _configured(compiled: Any, blocks: int, threads: int, stream: Any) -> Any:
-    """A kernel with its grid, without numba-cuda's warning that fewer than 128 blocks are slow: a small call is right, too."""
-    if simulated():
-        return compiled[blocks, threads, stream]
-    config = importlib.import_module("numba.cuda.core.config")
-    with _configuring:
-        before, config.CUDA_LOW_OCCUPANCY_WARNINGS = config.CUDA_LOW_OCCUPANCY_WARNINGS, 0
-        try:
-            return compiled[blocks, threads, stream]
-        finally:
-            config.CUDA_LOW_OCCUPANCY_WARNINGS = before
+def compilations() -> int:
+    """Kernels that this process has compiled so far."""
+    return _compiled_once.cache_info().misses
 
 
 @dataclass(frozen=True)

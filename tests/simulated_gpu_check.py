@@ -88,6 +88,16 @@ def test_a_problem_is_made_checked_and_timed(simulated: Simulated):
     }
 
 
+def test_a_call_that_compiled_is_made_once_more_for_its_time(simulated: Simulated, monkeypatch: pytest.MonkeyPatch):
+    times = iter([5000.0, 2.0, 3000.0, 9.0])
+    monkeypatch.setattr(cuda.simulator.api.Event, "elapsed_time", lambda start, end: next(times), raising=False)
+    jit_cuda._compiled_once.cache_clear()
+    here = lab.Lab(simulated)
+    here.answer("data", problem="n1_ci1_i2_co1_k2")
+    assert here.answer("make", name="first", method="direct", peer=False)["first_seconds"] == 0.002
+    assert here.answer("make", name="second", method="direct", peer=False)["first_seconds"] == 3.0
+
+
 @pytest.mark.parametrize("spoil", [lambda out: out.__setitem__(3, 7.0), lambda out: out.__setitem__(3, np.nan)])
 def test_a_wrong_element_is_found(simulated: Simulated, spoil: Any, monkeypatch: pytest.MonkeyPatch):
     own = simulated.own

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -185,20 +186,40 @@ def test_declared_types_are_those_that_a_launch_finds():
 
 
 @needs_compiler
-def test_a_small_grid_is_no_warning_of_ours(monkeypatch: pytest.MonkeyPatch):
-    from numba.cuda.core import config
+def test_a_kernel_is_linked_where_it_is_compiled(monkeypatch: pytest.MonkeyPatch):
+    done: list[str] = []
+
+    class Definition:
+        def bind(self) -> None:
+            done.append("linked")
+
+    def jit(signature: Any, **options: Any) -> Any:
+        return lambda function: done.append("compiled") or SimpleNamespace(overloads={signature: Definition()})
+
+    monkeypatch.setattr(jit_cuda, "numba_cuda", lambda: SimpleNamespace(jit=jit))
+    before, kernel = jit_cuda.compilations(), Kernel(lambda values: None, "T[]")
+    assert jit_cuda._compiled(kernel, "float32") is jit_cuda._compiled(kernel, "float32")
+    assert done == ["compiled", "linked"]
+    assert jit_cuda.compilations() == before + 1
+
+
+@needs_compiler
+def test_few_blocks_are_no_warning_and_numbas_setting_stays(monkeypatch: pytest.MonkeyPatch):
+    from numba.cuda.dispatcher import config
+
+    monkeypatch.setattr(config, "CUDA_LOW_OCCUPANCY_WARNINGS", 1)
+    seen = []
 
     class Compiled:
-        def __getitem__(self, sizes: tuple[int, ...]) -> Any:
-            seen.append((sizes, config.CUDA_LOW_OCCUPANCY_WARNINGS))
-            return lambda *args: None
+        def __getitem__(self, grid: tuple[Any, ...]) -> Any:
+            seen.append((grid, config.CUDA_LOW_OCCUPANCY_WARNINGS))
+            return lambda *args: seen.append(args)
 
-    seen: list[tuple[tuple[int, ...], int]] = []
     monkeypatch.setattr(jit_cuda, "_compiled", lambda kernel, dtype: Compiled())
-    monkeypatch.setattr(config, "CUDA_LOW_OCCUPANCY_WARNINGS", 1)
-    Kernel(print, "i64", 32).launch("float32", 3, 0)
-    Kernel(print, "i64", 32).stride_over("float32", 33, 0)
-    assert seen == [((3, 32, 0), 0), ((2, 32, 0), 0)]
+    kernel = Kernel(print, "i64", threads=64)  # type: ignore[arg-type]
+    kernel.launch("float32", 3, 0, 5)
+    kernel.stride_over("float32", 65, 0, 6)
+    assert seen == [((3, 64, 0), 0), (5,), ((2, 64, 0), 0), (6,)]
     assert config.CUDA_LOW_OCCUPANCY_WARNINGS == 1
 
 
@@ -214,6 +235,25 @@ class Capsules:
     def __dlpack_device__(self) -> tuple[int, int]:
         device, ordinal = self.array.__dlpack_device__()
         return int(device), int(ordinal)
+
+
+def test_a_bound_stream_of_numbas_is_passed_on_as_a_number():
+    class Handle:
+        def __int__(self) -> int:
+            return 77
+
+    class Array:
+        __cuda_ndarray__ = True
+
+        def __init__(self, stream: Any):
+            self.stream = stream
+
+    class Stream:
+        handle = Handle()
+
+    for stream, number in ((Stream(), 77), (0, 0)):
+        found = gpu._library(Array(stream)).stream(Array(stream))
+        assert (type(found), found) == (int, number)
 
 
 @needs_compiler
@@ -253,6 +293,35 @@ def count(pattern: str, lines: list[str]) -> int:
 
 
 TILES = [("float32", tile) for tile in _tiles.SINGLE] + [("float64", tile) for tile in _tiles.DOUBLE]
+
+
+#: Tails of rows, pixels and channels, several blocks of each, empty phases, groups, crops; 1-D to 3-D.
+RAGGED = [
+    "n3_ci37_i9x11_co150_k4x4_s2x2_p1x1", "n2_ci5_i2x3_co17_k3x2_s2x1_p1x0", "n1_ci70_i2x2_co67_k3x3_s2x2_p1x1",
+    "n1_ci6_i5x7_co6_k4x2_s2x2_p3:1x0_g2", "n2_ci3_i30_co3_k5_s2_p3_d3", "n1_ci3_i3_co5_k1_s3_op1",
+    "n1_ci9_i3x4x5_co2_k2x3x2_s2x2x2_p0x1x1",
+]  # fmt: skip
+
+
+def check_tile(tile: _tiles.Tile, problem: tconv_bench.Problem) -> None:
+    """Every way to cut a problem, its sums in one part and in three, with a tile that may fit it badly."""
+    cuda = jit_cuda.numba_cuda()
+    x, weight, bias = integer_data(problem)
+    expected = reference.conv_transpose(problem, x, weight, bias)
+    for cut in _tiles.cuts(problem):
+        for splits in (1, 3):
+            found = _tiles.tabulate(problem, cut, tile, splits, 0.0)
+            out = cuda.to_device(poisoned(problem))
+            state = _implicit_gemm.prepare(problem, cuda.to_device(weight), cuda.to_device(bias), 0, found)
+            _implicit_gemm.run(state, cuda.to_device(x.reshape(-1)), out.reshape(out.size), 0)
+            np.testing.assert_array_equal(out.copy_to_host(), expected, err_msg=f"{problem}, {cut}, {splits} parts")
+
+
+@pytest.mark.skipif(bool(gpu.missing()), reason=gpu.missing())
+@pytest.mark.parametrize(("dtype", "tile"), TILES, ids=str)
+def test_every_tile_on_this_gpu(tile: _tiles.Tile, dtype: str):
+    for text in RAGGED:
+        check_tile(tile, tconv_bench.Problem.parse(f"{text}_{dtype}"))
 
 
 @needs_compiler

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import os
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ from typer.testing import CliRunner
 from tconv_bench import (
     Problem,
     comparison_page,
+    gpu,
     jit_cuda,
     layers,
     measure,
@@ -32,7 +36,7 @@ from tconv_bench import (
     units,
 )
 from tconv_bench.cli import app
-from tconv_bench.gpu_check import kernels, preflight, session, standin, summary, tests_on_device
+from tconv_bench.gpu_check import device, kernels, preflight, session, standin, summary, tests_on_device
 from tconv_bench.gpu_check.session import BATCHES, FLOAT32, MAIN, PAGE_SECONDS, SKIPPED, TF32, DryRun, Session
 from tconv_bench.gpu_check.standin import Trouble
 from tconv_bench.plots import comparison
@@ -401,6 +405,25 @@ def test_numpy_2_5_is_named_where_it_breaks_the_compiler(monkeypatch: pytest.Mon
     assert preflight.missing(dry=True, run=lambda program: "") == ""
 
 
+def test_a_toolkit_that_no_variable_names_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "nvvm").mkdir()
+    monkeypatch.setattr(preflight, "_installed", lambda module: True)
+    monkeypatch.setattr("shutil.which", lambda name: str(tmp_path / "bin" / "nvcc"))
+    monkeypatch.setenv("CUDA_PATH", "")
+    monkeypatch.setenv("CUDA_HOME", "")
+    error = "NvvmSupportError: libNVVM cannot be found"
+
+    def run(program: str) -> str:
+        return error if program == preflight.ADDED and os.environ.get("CUDA_HOME") != needed else ""
+
+    needed = "elsewhere"
+    assert error in preflight.missing(run=run)
+    assert not os.environ.get("CUDA_HOME")
+    needed = str(tmp_path)
+    assert preflight.missing(run=run) == ""
+    assert os.environ["CUDA_HOME"] == needed
+
+
 def test_the_last_exception_is_found_in_what_a_process_said():
     said = "Traceback\n  File x\na.b.SupportError: Error at init:\n\nNo library.\nInstall it.\n:\n"
     assert preflight.last_words(said) == "a.b.SupportError: Error at init: No library. Install it."
@@ -443,15 +466,103 @@ def test_tests_on_a_device_are_counted(tmp_path: Path, monkeypatch: pytest.Monke
         "@pytest.mark.skip\ndef test_c(): pass\n",
         encoding="utf-8",
     )
-    monkeypatch.setattr(tests_on_device, "TESTS", (str(file),))
+    crashing = tmp_path / "test_that_crashes.py"
+    crashing.write_text("import os\ndef test_d(): os._exit(7)\n", encoding="utf-8")
+    monkeypatch.setattr(tests_on_device, "TESTS", ((str(file), ""), (str(crashing), "")))
     run = tests_on_device.TestRun()
     try:
         outcome = run.finish(60)
     finally:
         run.end()
-    assert (outcome.passed, outcome.failed, outcome.skipped, outcome.finished) == (1, 1, 1, True)
+    assert (outcome.passed, outcome.failed, outcome.skipped, outcome.finished) == (1, 2, 1, True)
+    assert outcome.cases[1] == (str(crashing), "failed: pytest ended with code 7: it said nothing")
+    outcome = replace(outcome, cases=outcome.cases[:1])
     assert [name for name, _ in outcome.cases] == ["test_b"]
     assert outcome.cases[0][1].startswith("failed: assert 1 == 2")
+
+
+def test_tests_that_take_too_long_still_say_what_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file, begun = tmp_path / "test_slow.py", tmp_path / "begun"
+    file.write_text(
+        f"import pathlib, time\ndef test_a(): pathlib.Path({str(begun)!r}).touch()\ndef test_b(): time.sleep(99)\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setattr(tests_on_device, "TESTS", ((str(file), ""),))
+    run = tests_on_device.TestRun()
+    try:
+        while not begun.exists():
+            assert run.parts[0].process.poll() is None
+            time.sleep(0.05)
+        outcome = run.finish(time.monotonic() - run.started + 0.5)
+    finally:
+        run.end()
+    assert (outcome.passed, outcome.failed, outcome.finished) == (1, 0, False)
+    assert str(outcome).endswith("; ended before they were through")
+
+
+def test_what_runs_on_a_gpu_needs_nothing_of_the_simulator():
+    """A host's address that a kernel reads ends the context, and with it every test that follows."""
+    tree = ast.parse((ROOT / "tests" / "simulated_cuda.py").read_text(encoding="utf-8"))
+    found = [item for item in tree.body if isinstance(item, ast.FunctionDef) and item.name.startswith("test_")]
+    assert len(found) > 15
+    for test in found:
+        if any(isinstance(mark, ast.Name) and mark.id == "simulator_alone" for mark in test.decorator_list):
+            continue
+        guarded = [item for item in ast.walk(test) if isinstance(item, ast.If) and ast.unparse(item.test) == "not ON_GPU"]
+        aside = {id(inner) for item in guarded for inner in ast.walk(item)}
+        names = {item.id for item in ast.walk(test) if isinstance(item, ast.Name) and id(item) not in aside}
+        assert not names & {"Speaker", "Speakers", "FakeTensor", "Recording"}, test.name
+        texts = [item.value for item in ast.walk(test) if isinstance(item, ast.Constant) and isinstance(item.value, str)]
+        assert not any("simulator" in text for text in texts), test.name
+
+
+@needs_compiler
+def test_memory_is_watched_before_the_device_is_asked_for(monkeypatch: pytest.MonkeyPatch):
+    from numba.cuda.cudadrv import driver
+
+    monkeypatch.setattr(driver, "_memory_manager", None)
+
+    def required() -> None:
+        raise RuntimeError(driver._memory_manager)
+
+    monkeypatch.setattr(gpu, "require", required)
+    with pytest.raises(RuntimeError, match="Watching"):
+        device.Gpu()
+
+
+@needs_compiler
+def test_the_peak_of_numbas_memory_is_what_a_call_holds_at_once(monkeypatch: pytest.MonkeyPatch):
+    from numba import cuda
+    from numba.cuda.cudadrv import driver
+
+    class Context:
+        memory_manager: Any = None
+
+    monkeypatch.setattr(driver, "_memory_manager", None)
+    monkeypatch.setattr(driver, "_logger", driver.make_logger(), raising=False)  # made where the driver is initialised
+    context, addresses = Context(), iter(range(4096, 2**20, 4096))
+    monkeypatch.setitem(vars(driver.driver), "cuMemAlloc", lambda size: driver.binding.CUdeviceptr(next(addresses)))
+    monkeypatch.setitem(vars(driver.driver), "cuMemFree", lambda pointer: None)
+    fake = SimpleNamespace(
+        current_context=lambda: context, synchronize=lambda: None, set_memory_manager=cuda.set_memory_manager
+    )
+    peak = device._watch_allocations(fake)
+    assert peak is not None
+    context.memory_manager = driver._memory_manager(context=context)
+    context.memory_manager.deallocations.memory_capacity = 2**40
+    kept = context.memory_manager.memalloc(1000)
+
+    def call() -> None:
+        first, second = (context.memory_manager.memalloc(size) for size in (100, 20))
+        del first
+        third = context.memory_manager.memalloc(7)
+        del second, third
+
+    assert peak(call) == 120
+    assert context.memory_manager.in_use() == 1000
+    del kept
+    context.memory_manager = driver.NumbaCUDAMemoryManager(context=context)
+    assert peak(lambda: None) is None
 
 
 def test_the_devices_code_is_right_in_the_simulator():

@@ -41,7 +41,7 @@ def test_the_methods_of_the_table_exist():
 
 def test_the_commands_exist():
     shown = set(re.findall(r"^tconv-bench ([\w-]+)", README, re.MULTILINE))
-    others = {"compare", "compare-report", "compare-upsample", "readme", "site", "figures"}
+    others = {"compare", "compare-report", "compare-upsample", "readme", "site", "figures", "gpu-check"}
     assert shown == {"list", "explain", "run", "report", "info", *others}
     for command in shown:
         done = CliRunner().invoke(app, [command, "--help"])

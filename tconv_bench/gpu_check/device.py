@@ -40,9 +40,9 @@ class Gpu:
     """The current CUDA device. Arrays are Numba's, of one axis."""
 
     def __init__(self) -> None:
-        gpu.require()
         self.cuda = jit_cuda.numba_cuda()
-        self.peak_of_numba = _watch_allocations(self.cuda)
+        self.peak_of_numba = _watch_allocations(self.cuda)  # first: asking for the device makes its context
+        gpu.require()
         self.context = self.cuda.current_context()
         self.device = self.context.device
         self.start, self.end = self.cuda.event(), self.cuda.event()
@@ -246,9 +246,8 @@ class Gpu:
             torch.cuda.synchronize()
             beyond = torch.cuda.max_memory_allocated() - before - value.numel() * value.element_size()
             return max(0, int(beyond)), "PyTorch's allocator"
-        if self.peak_of_numba is None:
-            return None, ""
-        return self.peak_of_numba(call), "Numba's allocations"
+        most = self.peak_of_numba(call) if self.peak_of_numba is not None else None
+        return most, "" if most is None else "Numba's allocations"
 
     # its limits
 
@@ -308,10 +307,10 @@ def _smi() -> dict[str, str]:
     return {name.replace(".", "_"): text for name, text in zip(QUERY, values)}
 
 
-def _watch_allocations(cuda: Any) -> Callable[[Callable[[], Any]], int] | None:
+def _watch_allocations(cuda: Any) -> Callable[[Callable[[], Any]], int | None] | None:
     """A function that gives the bytes a call allocates at its peak, through a memory manager of ours; None where that fails.
 
-    To be called before anything else is done on the device.
+    To be called before anything else is done on the device: a context keeps the manager that it was made with.
     """
     try:
         from numba.cuda.cudadrv.driver import NumbaCUDAMemoryManager
@@ -333,10 +332,10 @@ def _watch_allocations(cuda: Any) -> Callable[[Callable[[], Any]], int] | None:
     except Exception:
         return None
 
-    def peak(call: Callable[[], Any]) -> int:
+    def peak(call: Callable[[], Any]) -> int | None:
         manager = cuda.current_context().memory_manager
         if not isinstance(manager, Watching):
-            return 0
+            return None
         before = Watching.most = manager.in_use()
         call()
         cuda.synchronize()

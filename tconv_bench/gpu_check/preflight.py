@@ -15,6 +15,7 @@ if __name__ == "__main__":  # no module of ours shadows the library's
 import importlib.metadata
 import importlib.util
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ DRY = frozenset({"numba_cuda", "pytest", "torch"})  # not needed where nothing r
 ADDED = """
 import numpy
 from numba import cuda
+assert cuda.implementation == "NVIDIA", "numba.cuda is Numba's own: numba-cuda takes its place from site-packages alone"
 @cuda.jit
 def add(values):
     at = cuda.grid(1)
@@ -63,6 +65,8 @@ def missing(*, dry: bool = False, cudnn: bool = True, run: Callable[[str], str] 
         dry: for a dry run, which needs no GPU.
         cudnn: whether PyTorch is to take part.
         run: runs a program in a Python of its own and returns the last line of its error, "" for none.
+
+    Where a kernel compiles only with CUDA_HOME set to the toolkit that this machine has, it is left set.
     """
     run = run or _run
     if sys.version_info < OLDEST:
@@ -82,6 +86,12 @@ def missing(*, dry: bool = False, cudnn: bool = True, run: Callable[[str], str] 
     if dry:
         return ""
     error = run(ADDED)
+    if error and (toolkit := _toolkit()):
+        os.environ["CUDA_HOME"] = toolkit
+        if run(ADDED):
+            del os.environ["CUDA_HOME"]
+        else:
+            error = ""
     if error:
         return _why(error)
     error = run(SEEN) if cudnn else ""
@@ -98,6 +108,15 @@ def _why(error: str) -> str:
     if not any(word in error.lower() for word in ("driver", "no cuda", "device", "libcuda", "cuda_error")):
         return f"numba-cuda {numba_cuda} can't compile a kernel ({error}): pip install 'numba-cuda[cu13]>=0.30.4,<0.31'"
     return f"no kernel runs on this machine, which needs an NVIDIA GPU and its driver ({error}); nvidia-smi says what it has"
+
+
+def _toolkit() -> str:
+    """The folder of a CUDA toolkit that no variable names, for numba-cuda does not look there; "" for none."""
+    if os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
+        return ""
+    nvcc = shutil.which("nvcc")
+    places = [os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))] if nvcc else []
+    return next((place for place in [*places, "/usr/local/cuda"] if os.path.isdir(os.path.join(place, "nvvm"))), "")
 
 
 def _older_numpy() -> str:

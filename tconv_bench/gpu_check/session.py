@@ -39,6 +39,7 @@ TESTS = "gpu-tests"  # the suite of rows that say how a test ended
 BASIC_SECONDS = 4.0  # that one call of a basic variant may take
 NEIGHBOURS = 6  # layers, cheapest first, by the slowest of which the next one is predicted
 ITEM_SECONDS = 40.0  # after which an answer is no longer waited for
+COMPILE_SECONDS = 240.0  # for all kernels of a method: a dozen, 2 to 6 s each
 RESTART_SECONDS = 15.0  # that have to be left for starting that process anew
 SAMPLE_SECONDS = (0.03, 0.4)  # least and most per entrant
 SKIPPED = "skipped: "
@@ -446,7 +447,7 @@ class Session:
 
     def _compile(self, method: str) -> None:
         try:
-            self._ask("compile", min(90.0, self.left), method=method)
+            self._ask("compile", min(COMPILE_SECONDS, self.left), method=method)
             self.compiled.add(method)
         except WorkerError as error:
             self.broken[method] = f"failed: its kernels do not compile: {error}"

@@ -237,7 +237,7 @@ def _places(
     first = np.arange(planes) * prod(shape)
     taps = windows.reshape(prod(kernel), 1, prod(size)) + first[:, None]
     rows = [taps.reshape(prod(kernel), -1), np.repeat(first, prod(size))[None]]
-    return np.concatenate(rows).astype(np.int32)
+    return np.ascontiguousarray(np.concatenate(rows), np.int32)  # concatenate may leave axes in another order
 
 
 @cache

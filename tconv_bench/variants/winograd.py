@@ -60,7 +60,8 @@ from tconv_bench.variants._launch import (
 from tconv_bench.variants._winograd_layout import AXES_AT, RECORD, Layout
 
 TALL = simd.TALL
-PACK_CYCLES = 3.8  # of a transformed weight, most of them for its way to memory
+PACK_CYCLES, FAR_CYCLES = 1.9, 3.8  # of a transformed weight, that on its way to memory
+NEAR_BYTES = 8 * 2**20  # transformed weights that the caches hold
 
 
 @kernel
@@ -518,7 +519,8 @@ class Winograd(Variant):
 
     def preparation_estimate(self, problem: Problem) -> float:
         found = _layout(problem)
-        return found.weights * PACK_CYCLES * _costs.busiest(found.pack_tasks) / 3.3e9
+        cycles = FAR_CYCLES if found.weights * problem.itemsize > NEAR_BYTES else PACK_CYCLES
+        return found.weights * cycles * _costs.busiest(found.pack_tasks) / 3.3e9
 
     def describe(self, problem: Problem) -> str:
         found = _layout(problem)
