@@ -28,31 +28,31 @@ KERNELS = sorted(
     {kernel for name in registry.methods("cuda") for kernel in registry.get(name, "cuda").kernels},  # type: ignore[attr-defined]
     key=lambda kernel: kernel.name,
 )
-#: Most registers of a thread in float32 or float16, and in float64; 0 where a tile is not for these. Fewer than 65536 /
-#: threads, so that blocks can share a processor.
+#: Most registers of a thread in float32 or float16, and in float64; 0 where a tile is not for these. At least 8 more than
+#: was seen on the four capabilities, as compilers differ, and a multiple of eight, in which a processor hands them out; 128
+#: where a tile asks for as many blocks.
 REGISTERS = {
     "add_parts": (48, 48),
-    "add_parts wide": (48, 48),
-    "fill": (32, 32),
+    "fill": (40, 40),
     "fill_csr": (72, 72),
     "gather": (80, 80),
     "multiply 128x128x8x8x8x8x4": (128, 0),
-    "multiply 128x16x8x8x4x4x8": (128, 168),
-    "multiply 128x32x8x8x4x8x4": (128, 0),
+    "multiply 128x16x8x8x4x4x8": (112, 176),
+    "multiply 128x32x8x8x4x8x4": (104, 0),
     "multiply 128x64x8x8x8x8x4": (128, 0),
-    "multiply 16x128x8x4x4x8x4": (0, 168),
-    "multiply 16x256x8x4x8x8x4": (168, 0),
+    "multiply 16x128x8x4x4x8x4": (0, 136),
+    "multiply 16x256x8x4x8x8x4": (136, 0),
     "multiply 32x128x8x8x8x8x4": (168, 0),
-    "multiply 4x128x8x4x4x32x1": (136, 0),
+    "multiply 4x128x8x4x4x32x1": (144, 0),
     "multiply 64x128x8x8x8x8x4": (128, 0),
-    "multiply 64x64x8x8x4x8x4": (0, 168),
-    "multiply 64x64x8x8x8x8x4": (136, 0),
+    "multiply 64x64x8x8x4x8x4": (0, 144),
+    "multiply 64x64x8x8x8x8x4": (144, 0),
     "overlap_add": (64, 64),
     "pack": (48, 48),
-    "spmm": (48, 48),
+    "spmm": (48, 56),
     "stamp 0": (48, 48),
     "stamp 1": (48, 48),
-    "stretch": (48, 48),
+    "stretch": (48, 56),
 }
 #: Least share of multiply-adds among the instructions of a step, in float32 on compute capability 9.0.
 SHARES = {
@@ -137,12 +137,17 @@ def test_a_name_without_a_twin_needs_title_and_source():
 
 
 def test_every_kernel_has_its_bounds():
-    assert {kernel.name for kernel in KERNELS} == set(REGISTERS)
+    assert {kernel.name.removesuffix(" wide") for kernel in KERNELS} == set(REGISTERS)
 
 
 def compiled(dtypes: tuple[str, ...]) -> list[tuple[Kernel, str]]:
-    """Kernels with the dtypes that they are launched for."""
-    return [(kernel, dtype) for dtype in dtypes for kernel in KERNELS if REGISTERS[kernel.name][dtype == "float64"]]
+    """Kernels with the dtypes that they are launched for; wide ones differ from the others in float16 alone."""
+    pairs = [(kernel, dtype) for dtype in dtypes for kernel in KERNELS if dtype == "float16" or not kernel.wide]
+    return [(kernel, dtype) for kernel, dtype in pairs if most_registers(kernel, dtype)]
+
+
+def most_registers(kernel: Kernel, dtype: str) -> int:
+    return REGISTERS[kernel.name.removesuffix(" wide")][dtype == "float64"]
 
 
 @needs_compiler
@@ -165,7 +170,7 @@ def check_resources(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> 
     used = jit_cuda.resources(kernel, dtype, capability)
     assert used.spilled_bytes == 0
     assert used.stack_bytes == 0
-    assert used.registers <= REGISTERS[kernel.name][dtype == "float64"]
+    assert used.registers <= most_registers(kernel, dtype)
     threads, blocks = kernel.launch_bounds(dtype) or (kernel.threads, 1)
     assert used.registers * threads * blocks <= 65536
     assert used.shared_bytes <= SHARED_BYTES

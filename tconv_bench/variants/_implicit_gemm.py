@@ -319,8 +319,13 @@ def kernel(tile: Tile, wide: bool = False) -> Kernel:
     return Kernel(_multiply, arguments, tile.threads, constants, len(tile), wide, tile.bound, tile.unbound)
 
 
-#: All that a problem may launch, of either width of elements.
-ALL = (*map(kernel, dict.fromkeys((*_tiles.SINGLE, *_tiles.DOUBLE))), PACK, ADD_PARTS)
+#: All that a problem may launch, of either width of elements; the wide ones where sums of float16 are cut into parts.
+ALL = (
+    *map(kernel, dict.fromkeys((*_tiles.SINGLE, *_tiles.DOUBLE))),
+    *(kernel(tile, wide=True) for tile in _tiles.SINGLE),
+    PACK,
+    ADD_PARTS,
+)
 
 
 def layout(problem: Problem) -> Layout:
