@@ -117,6 +117,7 @@ def test_adam_steps_by_its_rate_and_finds_the_least_square(training):
     assert layer.parameters[1].item() == pytest.approx(-2, abs=0.01)
 
 
+@pytest.mark.slow  # the documentation runs it too
 def test_learned_upsampling(run):
     names = run("learned_upsampling", "--quick")
     results, curves = names["results"], names["curves"]

@@ -163,6 +163,7 @@ def test_a_page_without_a_single_time(tmp_path):
     assert "not supported; use col2im" in page
 
 
+@pytest.mark.slow  # the comparison's page has the same test
 def test_the_same_rows_give_the_same_bytes(tmp_path):
     found = layer_rows(4)
     for name in ("a", "b"):

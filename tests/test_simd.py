@@ -22,7 +22,7 @@ assert simd.VECTOR_BYTES == int(sys.argv[1]), simd.VECTOR_BYTES
 p = Problem.parse("n2_ci13_i5x40_co15_k3x4_s2x2_p1x2_float32")
 rng = np.random.default_rng(0)
 x, w = (rng.integers(-4, 5, s).astype("float32") for s in (p.x_shape, p.weight_shape))
-for method in ("col2im", "phase"):
+for method in sys.argv[2:]:
     out = conv_transpose2d(x, w, stride=2, padding=(1, 2), method=method)
     assert (out == reference.conv_transpose(p, x, w)).all()
 from tests.problems import PROBLEMS, integer_data, poisoned
@@ -284,11 +284,19 @@ def narrower(tmp_path_factory) -> Iterator[dict[str, subprocess.Popen[str]]]:
         if name == "generic":  # without a cache folder too: one compilation shows both
             environment["NUMBA_CACHE_DIR"] = str(blocked / "below")
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started[name] = subprocess.Popen([sys.executable, "-c", WIDTHS, width], env=environment, **pipes)
+        started[name] = subprocess.Popen([sys.executable, "-c", WIDTHS, width, "phase"], env=environment, **pipes)
     yield started
     for process in started.values():
         process.kill()
         process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NARROWER)
+def test_narrower_processors_give_the_same_values_by_other_methods(name: str):
+    methods = ("col2im", "winograd", "direct", "scatter_add")
+    done = run_python(WIDTHS, NARROWER[name], *methods, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES="")
+    assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr
 
 
 @pytest.mark.parametrize("name", NARROWER)
