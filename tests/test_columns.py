@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numba
 import numpy as np
 import pytest
@@ -30,16 +33,16 @@ PROBLEMS = (
 )
 
 
-def computed(problem: Problem, once: bool) -> np.ndarray:
-    x, weight, bias = integer_data(problem)
-    out = poisoned(problem)
+def compute(problem: Problem, once: bool, weight: np.ndarray, bias: np.ndarray | None, x: np.ndarray, out: np.ndarray) -> None:
     if once:
         COL2IM.one_shot(problem, weight, bias, x, out)
-    else:
-        state = COL2IM.prepare(problem, weight, bias)
-        weight[:], bias[:] = 0, 0  # the state has its own
-        COL2IM.run(state, x, out)
-    return out
+        return
+    own = weight.copy(), None if bias is None else bias.copy()
+    state = COL2IM.prepare(problem, *own)
+    for array in own:
+        if array is not None:
+            array[:] = 0  # the state has its own
+    COL2IM.run(state, x, out)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
@@ -47,8 +50,24 @@ def computed(problem: Problem, once: bool) -> np.ndarray:
 def test_every_cut_is_right(text: str, dtype: str):
     problem = Problem.parse(f"{text}_{dtype}")
     assert _columns.fits(problem)
+    x, weight, bias = integer_data(problem)
     for once in (True, False):
-        assert_array_equal(computed(problem, once), right(problem))
+        out = poisoned(problem)
+        compute(problem, once, weight, bias, x, out)
+        assert_array_equal(out, right(problem))
+
+
+def test_a_plan_keeps_what_its_tables_point_to():
+    problem = Problem.parse("n1_ci40_i4x4_co64_k4x4_s2x2_p1x1")
+    x, weight, bias = integer_data(problem)
+    state = COL2IM.prepare(problem, weight, bias)
+    places = weakref.ref(_columns._tables(problem, numba.get_num_threads(), False)[2])
+    _columns._tables.cache_clear()  # as 512 other problems would
+    gc.collect()
+    assert places() is not None
+    out = poisoned(problem)
+    COL2IM.run(state, x, out)
+    assert_array_equal(out, right(problem))
 
 
 def test_the_problems_take_every_road():
@@ -66,10 +85,7 @@ def test_any_memory_order_is_read_and_written(order_x: str, order_out: str):
     x, weight, bias = integer_data(problem)
     for once in (True, False):
         out = ORDERS[order_out](poisoned(problem))
-        if once:
-            COL2IM.one_shot(problem, weight, bias, ORDERS[order_x](x), out)
-        else:
-            COL2IM.run(COL2IM.prepare(problem, weight, bias), ORDERS[order_x](x), out)
+        compute(problem, once, weight, bias, ORDERS[order_x](x), out)
         assert_array_equal(out, right(problem))
 
 
@@ -83,10 +99,7 @@ def test_infinite_weights_reach_their_own_outputs_alone():
     assert np.isnan(expected).any()
     for once in (True, False):
         out = poisoned(problem)
-        if once:
-            COL2IM.one_shot(problem, weight, None, x, out)
-        else:
-            COL2IM.run(COL2IM.prepare(problem, weight, None), x, out)
+        compute(problem, once, weight, None, x, out)
         assert_array_equal(out, expected)
 
 
@@ -99,10 +112,7 @@ def test_any_number_of_threads_gives_the_same_sums():
         numba.set_num_threads(threads)
         for once in (True, False):
             results.append(poisoned(problem))
-            if once:
-                COL2IM.one_shot(problem, weight, None, x, results[-1])
-            else:
-                COL2IM.run(COL2IM.prepare(problem, weight, None), x, results[-1])
+            compute(problem, once, weight, None, x, results[-1])
     for result in results[1:]:
         assert_array_equal(result, results[0])
     difference = np.abs(results[0] - reference.conv_transpose(problem, x, weight))

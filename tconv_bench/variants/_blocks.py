@@ -20,6 +20,7 @@ from tconv_bench.problem import Problem
 from tconv_bench.registry import Variant
 
 BLOCK_BYTES = 24 * 1024  # half of a 48 KiB L1, and all but the weights' share of a 32 KiB one
+LINE_BYTES = 64
 MIN_TASKS = 64  # rows are cut finer than the cache asks for while there are fewer tasks than this
 
 
@@ -117,6 +118,11 @@ def store_row(block, at, over_pixels, channels, pixels, phase_pixels, stride, ou
                 source = at + phase * phase_pixels * channels + c
                 for j in range(count):
                     out[to + first + phase + stride * j] = block[source + j * channels]
+
+
+def from_a_line(room: NDArray[Any]) -> NDArray[Any]:
+    """Memory from where a cache line starts: vectors that straddle lines are dear."""
+    return room[-room.ctypes.data % LINE_BYTES // room.itemsize :]
 
 
 def dense(array: NDArray[Any]) -> tuple[NDArray[Any] | None, bool]:

@@ -256,6 +256,12 @@ def fits(problem: Problem) -> bool:
     return all(tiling(problem, _blocks.threads(), once) for once in (True, False))
 
 
+def _strips_and_tasks(problem: Problem, t: Tiling) -> tuple[int, int]:
+    """Strips of a group, and tasks of all."""
+    strips = -(-(problem.c_out // problem.groups) // t.channels)
+    return strips, problem.groups * -(-strips // t.strips) * -(-problem.batch // t.images)
+
+
 def seconds(problem: Problem, once: bool) -> float:
     """Predicted time of a call on weights that are used ``once`` or packed."""
     t, g = tiling(problem, _blocks.threads(), once), problem.geometry
@@ -264,8 +270,7 @@ def seconds(problem: Problem, once: bool) -> float:
     product = PRODUCT * pixels + (0 if t.packed or t.direct else COPIED)
     least = READ if t.direct else PACKED
     strip = c_in * t.width / lanes * max(product, least) + pixels * t.width * ADDED
-    all_strips = -(-(g.c_out // g.groups) // t.channels)
-    tasks = g.groups * -(-all_strips // t.strips) * -(-g.n // t.images)
+    _, tasks = _strips_and_tasks(problem, t)
     busiest = -(-tasks // _blocks.threads()) * t.strips * strip * CYCLE
     return 4e-6 + max(busiest, prod(problem.weight_shape) * problem.itemsize * BYTE if once else 0.0)
 
@@ -283,9 +288,9 @@ def workspace_elements(problem: Problem) -> int:
 
 def packed_elements(problem: Problem) -> int:
     """Elements of the packed weights; strips may overlap."""
-    t, g = tiling(problem, _blocks.threads(), False), problem.geometry
+    t = tiling(problem, _blocks.threads(), False)
     assert t is not None
-    return g.c_in * t.width * -(-(g.c_out // g.groups) // t.channels)
+    return problem.c_in * t.width * _strips_and_tasks(problem, t)[0]
 
 
 def describe(problem: Problem) -> str:
@@ -318,16 +323,15 @@ def _tables(problem: Problem, threads: int, once: bool) -> tuple[int, NDArray[np
     places = _places(problem)
     tables = np.array([*(0,) * (SIZES_AT - len(g)), *g, *t, *found], np.int64)
     tables[PANELS_AT] = places.ctypes.data
-    all_strips = -(-(g.c_out // g.groups) // t.channels)
-    return g.groups * -(-all_strips // t.strips) * -(-g.n // t.images), tables, places
+    return _strips_and_tasks(problem, t)[1], tables, places
 
 
 def work(problem: Problem, once: bool, weight: NDArray[Any], bias: NDArray[Any]) -> _native.Work:
     """Tasks on weights as the caller has them, where they are used ``once``, else on those of ``pack``."""
-    tasks, tables, _ = _tables(problem, _blocks.threads(), once)
+    tasks, tables, places = _tables(problem, _blocks.threads(), once)
     tables = tables.copy()
     tables[WEIGHT_AT], tables[BIAS_AT] = weight.ctypes.data, bias.ctypes.data
-    return _native.Work(tasks, _native.code(_strips_task, problem.dtype).address, tables, weight, bias)
+    return _native.Work(tasks, _native.code(_strips_task, problem.dtype).address, tables, weight, bias, places)
 
 
 def pack(problem: Problem, weight: NDArray[Any]) -> NDArray[Any]:
@@ -339,9 +343,8 @@ def pack(problem: Problem, weight: NDArray[Any]) -> NDArray[Any]:
     matrix = weight.reshape(g.groups, c_in, c_out * problem.taps)
     starts = np.minimum(np.arange(0, c_out, t.channels) * problem.taps, c_out * problem.taps - t.width)
     shape = (g.groups, len(starts), t.width // lanes, c_in, lanes)
-    room = np.empty(prod(shape) + lanes, problem.dtype)
-    first = -room.ctypes.data % simd.VECTOR_BYTES // problem.itemsize
-    packed = room[first : first + prod(shape)].reshape(shape)
+    room = _blocks.from_a_line(np.empty(prod(shape) + _blocks.LINE_BYTES // problem.itemsize, problem.dtype))
+    packed = room[: prod(shape)].reshape(shape)
     for strip, start in enumerate(starts):
         columns = matrix[:, :, start : start + t.width].reshape(g.groups, c_in, -1, lanes)
         packed[:, strip] = columns.transpose(0, 2, 1, 3)

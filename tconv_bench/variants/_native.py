@@ -30,6 +30,7 @@ class Work(NamedTuple):
     tables: NDArray[np.int64]
     weight: NDArray[Any] | None
     bias: NDArray[Any] | None
+    more: NDArray[Any] | None = None  # what else the tables point to
 
 
 def work(
