@@ -293,6 +293,11 @@ def packed_elements(problem: Problem) -> int:
     return problem.c_in * t.width * _strips_and_tasks(problem, t)[0]
 
 
+def prepared_bytes(problem: Problem) -> int:
+    """Packed weights and the place of each tap of each input pixel."""
+    return problem.itemsize * packed_elements(problem) + np.dtype(np.int64).itemsize * problem.in_pixels * problem.taps
+
+
 def describe(problem: Problem) -> str:
     """How the work is cut, for people."""
     t = tiling(problem, _blocks.threads(), False)

@@ -225,7 +225,7 @@ class Col2im(Variant):
 
     def prepared_bytes(self, problem: Problem) -> int:
         if _columns.fits(problem):
-            return problem.itemsize * (_columns.packed_elements(problem) + problem.c_out)
+            return _columns.prepared_bytes(problem) + problem.itemsize * problem.c_out
         return _blocks.packed_bytes(problem)
 
     def workspace_bytes(self, problem: Problem) -> int:
