@@ -95,8 +95,9 @@ def test_kernels_are_right_in_the_simulator():
 
 
 @pytest.mark.slow
-def test_kernels_are_right_in_the_simulator_on_more_problems():
-    simulate("-m", "slow")
+@pytest.mark.parametrize("method", registry.methods("cuda"))
+def test_kernels_are_right_in_the_simulator_on_more_problems(method: str):
+    simulate("-m", "slow", "-k", f"[{method}-", "--timeout=300")
 
 
 def test_importing_the_package_loads_nothing_of_cuda():
