@@ -343,12 +343,16 @@ def test_a_step_reads_128_bits_at_a_time_and_divides_nothing(tile: _tiles.Tile, 
 
 
 @needs_compiler
-@pytest.mark.skipif(shutil.which("nvdisasm") is None, reason="nvdisasm is not on the PATH: pip install nvidia-cuda-nvdisasm")
 @pytest.mark.parametrize("tile", _tiles.SINGLE, ids=str)
 def test_most_instructions_of_a_step_are_multiply_adds(tile: _tiles.Tile, tmp_path: Path):
+    from cuda.pathfinder import find_nvidia_binary_utility
+
+    disassembler = shutil.which("nvdisasm") or find_nvidia_binary_utility("nvdisasm")
+    if disassembler is None:
+        pytest.skip("nvdisasm is not installed: pip install nvidia-cuda-nvdisasm")
     code = tmp_path / "kernel.cubin"
     code.write_bytes(jit_cuda.machine_code(_implicit_gemm.kernel(tile), "float32", (9, 0)))
-    done = subprocess.run(["nvdisasm", "-c", str(code)], capture_output=True, text=True, check=True)
+    done = subprocess.run([disassembler, "-c", str(code)], capture_output=True, text=True, check=True)
     lines = [line for line in done.stdout.splitlines() if re.search(r"^\.L_x_\d+:|/\*[0-9a-f]{4,}\*/", line.strip())]
     found = machine_loops(lines)
     products = tile.BK * tile.TM * tile.TN
