@@ -54,9 +54,10 @@ REGISTERS = {
     "stamp 1": (48, 40),
     "stretch": (48, 48),
 }
-#: Least share of multiply-adds among the instructions of a step, in float32 on compute capability 9.0.
+#: Least share of multiply-adds among the instructions of a step, in float32 on compute capability 9.0; with CUDA 12.9 it is up to
+#: 1.5 % below 13.0's, in one tile 1 % above.
 SHARES = {
-    (128, 128): 0.85, (128, 64): 0.84, (64, 128): 0.8, (64, 64): 0.79, (32, 128): 0.76, (128, 32): 0.78, (128, 16): 0.76,
+    (128, 128): 0.84, (128, 64): 0.84, (64, 128): 0.79, (64, 64): 0.79, (32, 128): 0.76, (128, 32): 0.77, (128, 16): 0.76,
     (16, 256): 0.62, (4, 128): 0.35,
 }  # fmt: skip
 SHARED_BYTES = 48 * 1024
@@ -360,6 +361,7 @@ def test_most_instructions_of_a_step_are_multiply_adds(tile: _tiles.Tile, tmp_pa
     often = without_the_next_tap(steps)
     assert count("FFMA", often) == products
     assert count(r"LDS\.128", often) == tile.BK * (tile.TM + tile.TN) // 4 == count("LDS", often)
+    assert count("LDG", often) == tile.constants["A_LOADS"] + tile.constants["B_VALUES"]
     assert count(r"LDL|STL|MUFU|I2F", steps) == 0
     share = products / count(r"/\*[0-9a-f]{4,}\*/ +\S", often)
     assert share >= SHARES[tile.BM, tile.BN]
@@ -373,11 +375,11 @@ def machine_loops(lines: list[str]) -> list[list[str]]:
 
 
 def without_the_next_tap(steps: list[str]) -> list[str]:
-    """A loop without what it skips in most steps: the part that reads the tables of taps, and multiplies nothing."""
+    """A loop without what it skips in most steps: the part that reads the tables of taps, and nothing else."""
     labels = {line.strip()[:-1]: at for at, line in enumerate(steps) if line.strip().endswith(":")}
     for at, line in enumerate(steps):
         match = re.search(r"BRA.*`\((\.L_x_\d+)\)", line)
         skipped = steps[at + 1 : labels.get(match[1], 0)] if match else []
-        if count(r"LDG\.E ", skipped) >= 4 and not count("FFMA|LDS|STS", skipped):
+        if count(r"LDG\.E ", skipped) >= 4 and not count(r"FFMA|LDS|STS|LDG\.E\.", skipped):
             return steps[: at + 1] + steps[at + 1 + len(skipped) :]
     raise AssertionError("no part of the loop reads the tables of taps")
