@@ -48,9 +48,19 @@ from tconv_bench.simd import (
 )
 from tconv_bench.variants._launch import BIAS_AT, PANELS_AT, RECORD_AT, SPOILED_AT, TILE_AT, WEIGHT_AT
 from tconv_bench.variants._phase_layout import _cost, _round, _strides, busiest, heights
-from tconv_bench.variants._winograd_layout import AXES_AT, LIMIT_BYTES, RECORD, Axis, Layout, Shape, _each
+from tconv_bench.variants._winograd_layout import (
+    AXES_AT,
+    HEIGHTS_AT,
+    LIMIT_BYTES,
+    RECORD,
+    TURNED_AT,
+    Axis,
+    Layout,
+    Shape,
+    _each,
+    pack_blocks,
+)
 
-HEIGHTS_AT = AXES_AT + 1
 MOST = 2 * simd.TALL  # blocks from which on a tile is the tallest
 NEAR_SUMS = 160 * 1024  # bytes of sums that become outputs together, in the second-level cache
 BLOCK_VECTORS = 2  # of output channels
@@ -126,19 +136,19 @@ def _layout(problem: Problem, g: Geometry, sizes: tuple[int, ...], threads: int)
     cut = _cut(problem, g, axes, products, panels, threads)
     if cut is None:
         return None
-    pack_block = max(1, min(c_in, 2**17 // (problem.itemsize * panels[0][1] * products)))
+    near_block, pack_block = pack_blocks(problem, c_in, width, products)
     shape = Shape(
         g.n, c_in, c_out, g.groups, g.iz, g.iy, g.ix, g.oz, g.oy, g.ox, *_each(axes, "stride"), *_each(axes, "size"),
         *_each(axes, "taps"), *_each(axes, "mixed"), *_each(axes, "lines"), *_each(axes, "first"), *_each(axes, "crop"),
         *_each(axes, "tiles"), *_each(axes, "pitch"), g.n * z.tiles, products, len(panels), cut.rows, cut.task_panels,
-        0, c_in, g.kz, g.ky, g.kx, pack_block, c_padded, 1, simd.native_transpose(problem.dtype).address,
+        0, c_in, g.kz, g.ky, g.kx, near_block, pack_block, c_padded, 1, simd.native_transpose(problem.dtype).address,
         *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), False), *_strides((g.n, g.c_out, g.oz, g.oy, g.ox), False),
     )  # fmt: skip
     record = np.array([tuple(shape)], RECORD)
     table = np.array(panels, np.int64)
     phases = np.array([number for axis in axes for pair in axis.phases for number in pair], np.int64)
     tiles = np.array([0, *(heights(left)[0] for left in range(1, MOST + 1))], np.int64)
-    addresses = np.zeros(HEIGHTS_AT + 1, np.int64)
+    addresses = np.zeros(TURNED_AT + 1, np.int64)
     addresses[TILE_AT] = simd.native_sum_taps(problem.dtype).address
     addresses[[RECORD_AT, PANELS_AT, AXES_AT, HEIGHTS_AT]] = [array.ctypes.data for array in (record, table, phases, tiles)]
     return Layout(
