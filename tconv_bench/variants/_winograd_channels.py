@@ -53,13 +53,14 @@ from tconv_bench.variants._winograd_layout import (
     HEIGHTS_AT,
     LIMIT_BYTES,
     RECORD,
-    TURNED_AT,
+    SIZE,
     Axis,
     Layout,
     Shape,
     _each,
     pack_blocks,
 )
+from tconv_bench.variants._winograd_weights import prepare_panel
 
 MOST = 2 * simd.TALL  # blocks from which on a tile is the tallest
 NEAR_SUMS = 160 * 1024  # bytes of sums that become outputs together, in the second-level cache
@@ -148,7 +149,7 @@ def _layout(problem: Problem, g: Geometry, sizes: tuple[int, ...], threads: int)
     table = np.array(panels, np.int64)
     phases = np.array([number for axis in axes for pair in axis.phases for number in pair], np.int64)
     tiles = np.array([0, *(heights(left)[0] for left in range(1, MOST + 1))], np.int64)
-    addresses = np.zeros(TURNED_AT + 1, np.int64)
+    addresses = np.zeros(SIZE, np.int64)
     addresses[TILE_AT] = simd.native_sum_taps(problem.dtype).address
     addresses[[RECORD_AT, PANELS_AT, AXES_AT, HEIGHTS_AT]] = [array.ctypes.data for array in (record, table, phases, tiles)]
     return Layout(
@@ -479,7 +480,8 @@ def native_task(task, tables, x, out):
         copy(bias, channel, image, 0, channels)
         for i in range(1, images * out_pixels):
             copy(image, 0, image, i * width, width)
-        w_at = (group * s.c_padded + start) * s.products * s.c_in
+        slot = prepare_panel(s, tables, group, panel, weight)
+        w_at = (group * s.c_padded + panels[slot, 0]) * s.products * s.c_in
         for kz in range(s.sz):
             for ky in range(s.sy):
                 z_lines, y_lines = phases[2 * kz + 1], phases[2 * (s.sz + ky) + 1]

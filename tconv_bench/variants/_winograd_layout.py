@@ -35,7 +35,7 @@ CALL_CYCLES = 200
 TASK_CYCLES = 4000
 BYTE_CYCLES = 0.08  # of weights, transformed input and sums that come from beyond the second-level cache
 SIZES = {1: (1,), 2: (3, 2), 3: (2,)}  # outputs of a tile and phase, by taps
-AXES_AT, HEIGHTS_AT, TURNED_AT = range(_launch.FIRST_FREE, _launch.FIRST_FREE + 3)
+AXES_AT, HEIGHTS_AT, TURNED_AT, PACK_AT, RAW_AT, SIZE = range(_launch.FIRST_FREE, _launch.FIRST_FREE + 6)
 NEAR_BYTES = 16 * 1024  # of weights that are transformed together, in half of the first-level cache
 TASK_BYTES = 2**17  # of transformed weights of a task
 
@@ -217,7 +217,7 @@ def _layout(problem: Problem, g: Geometry, sizes: tuple[int, ...], threads: int)
     table = np.array(panels, np.int64)
     flat = [number for axis in axes for pair in axis.phases for number in pair]
     phases = np.array(flat + [flag for axis in axes for flag in _takes_bias(axis)], np.int64)
-    addresses = np.zeros(TURNED_AT + 1, np.int64)
+    addresses = np.zeros(SIZE, np.int64)
     addresses[TILE_AT] = simd.native_sum_taps(problem.dtype).address
     addresses[[RECORD_AT, PANELS_AT, AXES_AT]] = [array.ctypes.data for array in (record, table, phases)]
     pack_tasks = g.groups * len(panels) * -(-c_in // pack_block)

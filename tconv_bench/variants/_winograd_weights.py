@@ -17,9 +17,9 @@ from numba import carray, from_dtype, types
 
 from tconv_bench import simd
 from tconv_bench.jit import kernel, native
-from tconv_bench.simd import as_pointer, combine_weights, copy, copy_rows, difference_to_itself, transpose
+from tconv_bench.simd import as_pointer, call_task, combine_weights, copy, copy_rows, difference_to_itself, transpose
 from tconv_bench.variants._launch import PANELS_AT, RECORD_AT, SPOILED_AT
-from tconv_bench.variants._winograd_layout import AXES_AT, RECORD, TURNED_AT
+from tconv_bench.variants._winograd_layout import AXES_AT, PACK_AT, RAW_AT, RECORD, TURNED_AT
 
 
 @kernel
@@ -136,6 +136,28 @@ def transform_weights(s, panels, phases, spoiled, weight, turned, group, panel, 
         spoiled[0] = 1
 
 
+@kernel
+def _slot(s, tables, panel):
+    """The panel at whose place a panel's weights are."""
+    return panel if tables[PACK_AT] == 0 else panel // s.task_panels * s.task_panels
+
+
+@kernel
+def prepare_panel(s, tables, group, panel, weight):
+    """Transform a panel's weights before their use, where ``PACK_AT`` asks for it; returns the panel at whose place they are.
+
+    All panels of a task take the first one's place, which stays in the caches.
+    """
+    if tables[PACK_AT] != 0:
+        table = carray(tables, 1)
+        raw = carray(as_pointer(tables[RAW_AT]), 1, dtype=weight.dtype)
+        blocks = (s.c_in + s.pack_block - 1) // s.pack_block
+        first = (group * s.panels + panel) * blocks
+        for task in range(first, first + blocks):
+            call_task(tables[PACK_AT], task, table, raw, weight)
+    return _slot(s, tables, panel)
+
+
 def _native_pack(task, tables, weight, packed):
     """The weights of some input channels of a panel; a task notes whether all of them are finite."""
     weight, packed = carray(weight, 1), carray(packed, 1)
@@ -147,7 +169,7 @@ def _native_pack(task, tables, weight, packed):
     rest, block = divmod(task, (s.c_in + s.pack_block - 1) // s.pack_block)
     group, panel = divmod(rest, s.panels)
     first_c, last_c = block * s.pack_block, min(s.c_in, (block + 1) * s.pack_block)
-    to = (group * s.c_padded + panels[panel, 0]) * s.products * s.c_in
+    to = (group * s.c_padded + panels[_slot(s, tables, panel), 0]) * s.products * s.c_in
     transform_weights(
         s, panels, phases, spoiled, weight, tables[TURNED_AT], group, panel, first_c, last_c, packed, to
     )  # fmt: skip

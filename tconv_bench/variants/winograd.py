@@ -54,8 +54,8 @@ from tconv_bench.variants._launch import (
     pack_and_launch,
     scratch,
 )
-from tconv_bench.variants._winograd_layout import AXES_AT, RECORD, Layout
-from tconv_bench.variants._winograd_weights import native_pack
+from tconv_bench.variants._winograd_layout import AXES_AT, PACK_AT, RAW_AT, RECORD, Layout
+from tconv_bench.variants._winograd_weights import native_pack, prepare_panel
 
 TALL = simd.TALL
 PACK_CYCLES, FAR_CYCLES = 1.9, 3.8  # of a transformed weight, that on its way to memory
@@ -317,7 +317,8 @@ def _native_task(task, tables, x, out):
         for panel in range(first_panel, last_panel):
             start, height = panels[panel, 0], panels[panel, 1]
             channel = group * s.c_out + start
-            w_at = channel * s.products * s.c_in
+            slot = prepare_panel(s, tables, group, panel, weight)
+            w_at = (group * s.c_out + panels[slot, 0]) * s.products * s.c_in
             for kz in range(s.sz):
                 for ky in range(s.sy):
                     own = sums[held:]
@@ -413,8 +414,11 @@ class Winograd(Variant):
             return
         found = _layout(problem)
         code, pack = _native(problem.dtype, found.shape.over_channels), native_pack(problem.dtype)
+        tables, pack_tasks = found.addresses.copy(), found.pack_tasks
+        if _is_alone(found):
+            tables[PACK_AT], tables[RAW_AT], pack_tasks = pack.address, weight.ctypes.data, 0
         done = pack_and_launch(
-            found.pack_tasks, pack.address, found.tasks, False, code.address, found.addresses, weight.reshape(-1),
+            pack_tasks, pack.address, found.tasks, False, code.address, tables, weight.reshape(-1),
             scratch(problem.dtype, found.weights), _bias(problem, bias), x.reshape(-1), out.reshape(-1),
         )  # fmt: skip
         if not done:
@@ -481,6 +485,12 @@ def _layout(problem: Problem) -> Layout:
     threads = _blocks.threads()
     over_channels = _winograd_channels.layout(problem, threads)
     return over_channels if over_channels and _runs_over_channels(problem) else _winograd_layout.layout(problem, threads)
+
+
+def _is_alone(found: Layout) -> bool:
+    """Whether each panel belongs to one task, which can transform its weights just before their use."""
+    s = found.shape
+    return found.tasks == s.groups * -(-s.panels // s.task_panels) and s.block == s.c_in
 
 
 @lru_cache(maxsize=512)
