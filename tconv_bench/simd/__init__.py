@@ -17,7 +17,15 @@ from tconv_bench.simd.shuffled_tiles import SHUFFLED, call_shuffle, native_shuff
 from tconv_bench.simd.sums import CHAINS, difference_to_itself, multiply_add_chains, total
 from tconv_bench.simd.taps import PIECE_FIELDS, copy_columns
 from tconv_bench.simd.tiles import HEIGHTS, MR, NV, TALL, WIDE, call_sum_taps, native_sum_taps, rank_k, sum_taps
-from tconv_bench.simd.transposes import add_transposed, call_transpose, native_transpose, transpose, transpose_rows
+from tconv_bench.simd.transposes import (
+    add_transposed,
+    call_transpose,
+    native_transpose,
+    transpose,
+    transpose_part,
+    transpose_rows,
+    transpose_whole,
+)
 from tconv_bench.simd.vectors import VECTOR_BYTES, vector_bytes
 from tconv_bench.simd.windows import max_gathered, max_lines, max_window
 from tconv_bench.simd.winograd import combine_outputs, combine_pixels, combine_products, combine_weights, combine_window
@@ -80,7 +88,9 @@ __all__ = [
     "take_number",
     "total",
     "transpose",
+    "transpose_part",
     "transpose_rows",
+    "transpose_whole",
     "vector_bytes",
     "weigh_pixels",
     "weigh_runs",

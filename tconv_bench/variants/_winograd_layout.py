@@ -230,7 +230,7 @@ def pack_blocks(problem: Problem, c_in: int, height: int, products: int) -> tupl
     """Input channels of a panel whose weights are transformed together, and those of a task; both fill whole vectors."""
     lanes = simd.VECTOR_BYTES // problem.itemsize
     unit = lanes // gcd(lanes, height)
-    fit = max(1, NEAR_BYTES // (problem.itemsize * problem.taps * height * unit)) * unit
+    fit = max(1, NEAR_BYTES // (problem.itemsize * _round(problem.taps, lanes) * height * unit)) * unit
     near = min(fit, _round(c_in, unit))
     return near, max(1, TASK_BYTES // (problem.itemsize * products * height * near)) * near
 

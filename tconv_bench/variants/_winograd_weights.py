@@ -17,7 +17,17 @@ from numba import carray, from_dtype, types
 
 from tconv_bench import simd
 from tconv_bench.jit import kernel, native
-from tconv_bench.simd import as_pointer, call_task, combine_weights, copy, copy_rows, difference_to_itself, transpose
+from tconv_bench.simd import (
+    as_pointer,
+    call_task,
+    combine_weights,
+    copy,
+    copy_rows,
+    difference_to_itself,
+    transpose_part,
+    transpose_whole,
+)
+from tconv_bench.variants._blocks import LINE_BYTES
 from tconv_bench.variants._launch import PANELS_AT, RECORD_AT, SPOILED_AT
 from tconv_bench.variants._winograd_layout import AXES_AT, PACK_AT, RAW_AT, RECORD, TURNED_AT
 
@@ -39,28 +49,47 @@ def _weigh(over_channels, size, count, source, at, step, target, to, out_step, w
 
 
 @kernel
-def _turn_round(s, weight, turned, group, start, height, channels, first_c, count, taps, step, places):
-    """The taps of a block's weights as rows: ``taps[tap*step + c*height + channel]``."""
+def _turn_round(s, weight, turned, group, start, height, channels, first_c, count, taps, first, step):
+    """The taps of a block's weights as rows: ``taps[first + tap*step + c*height + channel]``.
+
+    Whole squares are turned, of which rows before the first tap or beyond the last one are left over: a square with masks
+    takes 140 to 260 cycles, a whole one 60 to 70.
+    """
+    lanes = simd.VECTOR_BYTES // weight.itemsize
     kernel_size = s.kz * s.ky * s.kx
-    if turned:
-        for j in range(count * kernel_size):
-            c, tap = divmod(j, kernel_size)
-            places[j] = (kernel_size - 1 - tap) * step + c * height
-        source = ((group * s.c_out + start) * s.c_in + first_c) * kernel_size
-        transpose(s.c_in * kernel_size, count * kernel_size, weight, source, taps, places, 0, channels, height)
-        return
+    row = s.c_in * kernel_size if turned else kernel_size
+    down = -step if turned else step
+    size = s.groups * s.c_in * s.c_out * kernel_size
     for c in range(count):
-        source = ((group * s.c_in + first_c + c) * s.c_out + start) * kernel_size
-        transpose(kernel_size, kernel_size, weight, source, taps, places, c * height, channels, height)
+        if turned:
+            source, to = ((group * s.c_out + start) * s.c_in + first_c + c) * kernel_size, first + (kernel_size - 1) * step
+        else:
+            source, to = ((group * s.c_in + first_c + c) * s.c_out + start) * kernel_size, first
+        to += c * height
+        for j in range(0, channels, lanes):
+            rows = min(lanes, channels - j)
+            for k in range(0, kernel_size, lanes):
+                at, onto = source + j * row + k, to + k * down + j
+                if rows == lanes and at + (lanes - 1) * row + lanes <= size:
+                    transpose_whole(weight, at, row, taps, onto, down, lanes, lanes)  # constants take half of the cycles
+                elif at + (rows - 1) * row + lanes <= size:
+                    transpose_whole(weight, at, row, taps, onto, down, rows, lanes)
+                else:
+                    transpose_part(weight, at, row, taps, onto, down, rows, min(lanes, kernel_size - k))
 
 
 @kernel
-def _along_x(s, phases, taps, row, step, target, to, out_step, width):
+def _along_x(s, phases, taps, at, step, target, to, out_step, width):
     """A row of the kernel's taps along x; a line of ``target`` is ``out_step`` long."""
     for k in range(s.sx):
-        at = (row * s.kx + k) * step
-        _weigh(s.over_channels, s.mx, _phase_taps(s.kx, s.sx, k), taps, at, s.sx * step, target, to, out_step, width)
+        _weigh(s.over_channels, s.mx, _phase_taps(s.kx, s.sx, k), taps, at + k * step, s.sx * step, target, to, out_step, width)
         to += phases[2 * (s.sz + s.sy + k) + 1] * out_step
+
+
+@kernel
+def _from_a_line(room):
+    """The array from the first cache line that starts in it: a vector that crosses lines takes twice as long to write."""
+    return room[-room.ctypes.data % LINE_BYTES // room.itemsize :]
 
 
 @kernel
@@ -79,27 +108,28 @@ def transform_weights(s, panels, phases, spoiled, weight, turned, group, panel, 
     for k in range(s.sy):
         y_lines += phases[2 * (s.sz + k) + 1]
     row = x_lines * step
-    taps = np.zeros(kernel_size * step + lanes, packed.dtype)
-    rows = np.empty(s.ky * s.kz * row if s.kz * s.ky > 1 else 0, packed.dtype)
-    planes = np.empty(s.kz * y_lines * row if s.kz > 1 and s.ky > 1 else 0, packed.dtype)
-    places = np.arange(s.near_block * kernel_size if turned else kernel_size) * step
+    spare = (kernel_size + lanes - 1) // lanes * lanes - kernel_size
+    taps = _from_a_line(np.zeros((kernel_size + 2 * spare + 1) * step, packed.dtype))
+    first = spare * step
+    rows = _from_a_line(np.empty(s.ky * s.kz * row + lanes, packed.dtype))
+    planes = _from_a_line(np.empty(s.kz * y_lines * row + lanes if s.kz > 1 and s.ky > 1 else lanes, packed.dtype))
     tail = np.empty(s.products * step if s.near_block * height % lanes or s.c_in % s.near_block else 0, packed.dtype)
     found = False
     for block in range(first_c, last_c, s.near_block):
         count = min(s.near_block, last_c - block)
         width = count * height
-        _turn_round(s, weight, turned, group, start, height, channels, block, count, taps, step, places)
-        found |= difference_to_itself(taps, 0, kernel_size * step) != 0
+        _turn_round(s, weight, turned, group, start, height, channels, block, count, taps, first, step)
+        found |= difference_to_itself(taps, first, kernel_size * step) != 0
         # whole vectors are written: where a block's end is none, not beside what others write
         whole = width % lanes == 0
         target = packed if whole else tail
         line_step = s.c_in * height if whole else step
         at = to + block * height if whole else 0
         if s.kz == 1 and s.ky == 1:
-            _along_x(s, phases, taps, 0, step, target, at, line_step, width)
+            _along_x(s, phases, taps, first, step, target, at, line_step, width)
         else:
             for i in range(s.kz * s.ky):
-                _along_x(s, phases, taps, i, step, rows, i * row, step, width)
+                _along_x(s, phases, taps, first + i * s.kx * step, step, rows, i * row, step, width)
         if s.kz == 1 and s.ky > 1:
             for k in range(s.sy):
                 for x in range(x_lines):
