@@ -409,7 +409,7 @@ def _check_and_compute(
     check_method(problem, method, AUTO)
     variant = registry.get(choose(problem, planned=False) if method == AUTO else method)
     call = Call(problem, variant, batched, x.dtype)
-    w, b = for_kernels(weight), None if bias is None else for_kernels(bias)
+    w, b = for_kernels(weight, variant.reads_turned_weights), None if bias is None else for_kernels(bias)
     result = call.compute(lambda x, out: variant.one_shot(problem, w, b, x, out), x, out, w, b)
     is_native = all(array is None or array.dtype.isnative for array in (x, weight, bias))
     if key is not None and call.is_plain and is_native and are_ints(sizes):
