@@ -87,6 +87,42 @@ def _along_x(s, phases, taps, at, step, target, to, out_step, width):
 
 
 @kernel
+def _along_y_and_z(s, phases, rows, planes, x_lines, y_lines, step, target, at, line_step, width):
+    """The other axes' transforms of ``rows[z][y][line along x]``; a line of ``target`` is ``line_step`` long."""
+    row = x_lines * step
+    if s.kz == 1:
+        for k in range(s.sy):
+            for x in range(x_lines):
+                _weigh(
+                    s.over_channels, s.my, _phase_taps(s.ky, s.sy, k), rows, k * row + x * step, s.sy * row, target,
+                    at + x * line_step, x_lines * line_step, width,
+                )  # fmt: skip
+            at += phases[2 * (s.sz + k) + 1] * x_lines * line_step
+        return
+    # without taps along y, rows are planes already
+    for i in range(s.kz if s.ky > 1 else 0):
+        place = i * y_lines * row
+        for k in range(s.sy):
+            _weigh(
+                s.over_channels, s.my, _phase_taps(s.ky, s.sy, k), rows, (i * s.ky + k) * row, s.sy * row, planes,
+                place, row, row,
+            )  # fmt: skip
+            place += phases[2 * (s.sz + k) + 1] * row
+    slabs = planes if s.ky > 1 else rows
+    for kz in range(s.sz):
+        place = kz * y_lines * row
+        for ky in range(s.sy):
+            lines = phases[2 * (s.sz + ky) + 1] * x_lines
+            for line in range(lines):
+                _weigh(
+                    s.over_channels, s.mz, _phase_taps(s.kz, s.sz, kz), slabs, place, s.sz * y_lines * row, target,
+                    at + line * line_step, lines * line_step, width,
+                )  # fmt: skip
+                place += step
+            at += phases[2 * kz + 1] * lines * line_step
+
+
+@kernel
 def _from_a_line(room):
     """The array from the first cache line that starts in it: a vector that crosses lines takes twice as long to write."""
     return room[-room.ctypes.data % LINE_BYTES // room.itemsize :]
@@ -130,35 +166,7 @@ def transform_weights(s, panels, phases, spoiled, weight, turned, group, panel, 
         else:
             for i in range(s.kz * s.ky):
                 _along_x(s, phases, taps, first + i * s.kx * step, step, rows, i * row, step, width)
-        if s.kz == 1 and s.ky > 1:
-            for k in range(s.sy):
-                for x in range(x_lines):
-                    _weigh(
-                        s.over_channels, s.my, _phase_taps(s.ky, s.sy, k), rows, k * row + x * step, s.sy * row, target,
-                        at + x * line_step, x_lines * line_step, width,
-                    )  # fmt: skip
-                at += phases[2 * (s.sz + k) + 1] * x_lines * line_step
-        elif s.kz > 1:
-            for i in range(s.kz if s.ky > 1 else 0):
-                place = i * y_lines * row
-                for k in range(s.sy):
-                    _weigh(
-                        s.over_channels, s.my, _phase_taps(s.ky, s.sy, k), rows, (i * s.ky + k) * row, s.sy * row, planes,
-                        place, row, row,
-                    )  # fmt: skip
-                    place += phases[2 * (s.sz + k) + 1] * row
-            slabs = planes if s.ky > 1 else rows
-            for kz in range(s.sz):
-                place = kz * y_lines * row
-                for ky in range(s.sy):
-                    lines = phases[2 * (s.sz + ky) + 1] * x_lines
-                    for line in range(lines):
-                        _weigh(
-                            s.over_channels, s.mz, _phase_taps(s.kz, s.sz, kz), slabs, place, s.sz * y_lines * row, target,
-                            at + line * line_step, lines * line_step, width,
-                        )  # fmt: skip
-                        place += step
-                    at += phases[2 * kz + 1] * lines * line_step
+            _along_y_and_z(s, phases, rows, planes, x_lines, y_lines, step, target, at, line_step, width)
         if not whole:
             for line in range(s.products):
                 copy(tail, line * step, packed, to + line * s.c_in * height + block * height, width)
