@@ -49,7 +49,7 @@ from tconv_bench.simd import (
     prefetch_to_read,
     sum_lines,
 )
-from tconv_bench.variants import _blocks, _cuda, _implicit_gemm, _phase_layout, _shuffled
+from tconv_bench.variants import _blocks, _cuda, _implicit_gemm, _phase_layout, _shuffled, _single
 from tconv_bench.variants._launch import (
     BIAS_AT,
     PANELS_AT,
@@ -711,12 +711,11 @@ class Phase(Variant):
         code, pack = (part.address for part in _native(problem.dtype, found.shape.over_pixels))
         no_bias = np.zeros(problem.c_out, problem.dtype)
 
+        pack_tasks = 0 if found.reads_raw else found.pack_tasks
+
         def call(weight: NDArray[Any], bias: NDArray[Any] | None, x: NDArray[Any], out: NDArray[Any]) -> None:
-            if not (x.flags.c_contiguous and out.flags.c_contiguous):
-                self.one_shot(problem, weight, bias, x, out)
-                return
             flat = weight.reshape(-1)
-            packed, pack_tasks = (flat, 0) if found.reads_raw else (scratch(problem.dtype, found.weights), found.pack_tasks)
+            packed = scratch(problem.dtype, found.weights) if pack_tasks else flat
             done = pack_and_launch(
                 pack_tasks, pack, found.tasks, found.alone, code, found.once, flat, packed, no_bias if bias is None else bias,
                 x.reshape(-1), out.reshape(-1),
@@ -724,7 +723,17 @@ class Phase(Variant):
             if not done:
                 registry.get("direct").one_shot(problem, weight, bias, x, out)
 
-        return call
+        packed_bytes = found.weights * problem.itemsize
+        cycles = found.cycles + _phase_layout.preparation_cycles(found)
+        if not found.alone or cycles > _single.SHORT_CYCLES or (pack_tasks and packed_bytes > 8 * _single.PACKED_WORDS):
+            return call
+        table, run = _single.table(pack_tasks, pack, found.tasks, code, packed_bytes, found.once), _single.run()
+
+        def short(weight: NDArray[Any], bias: NDArray[Any] | None, x: NDArray[Any], out: NDArray[Any]) -> None:
+            if run(table, weight, no_bias if bias is None else bias, x, out) == 0:
+                call(weight, bias, x, out)
+
+        return short
 
     def estimate(self, problem: Problem) -> float:
         # Of 67 layers, planned and hot on two Zen 4 cores: 1.11 times this in the geometric mean, with a spread of 1.27.
