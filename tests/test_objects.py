@@ -100,6 +100,8 @@ SHORT = [
     Problem(1, 4, (3, 3), 6, 3, groups=2, padding=1),
     Problem(1, 16, (1, 1), 32, 4, stride=2, padding=1),
     Problem(1, 6, (4, 4), 6, 3, stride=2, groups=6, dtype="float64"),
+    Problem(1, 3, (8, 8), 5, 2, stride=2),
+    Problem(2, 2, (20,), 4, 4, stride=4, groups=2, dtype="float64"),
 ]
 
 
@@ -149,5 +151,9 @@ def test_short_calls_from_many_threads_at_once():
 
 def test_what_takes_long_does_not_hold_the_gil(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(_single, "run", lambda: pytest.fail("asked for the machine code of short calls"))
-    for problem in (Problem(1, 64, (64, 64), 64, 3), Problem(1, 512, (1, 1), 512, 4)):
+    for problem in (
+        Problem(1, 64, (64, 64), 64, 3),
+        Problem(1, 512, (1, 1), 512, 4),
+        Problem(1, 64, (64, 64), 64, 2, stride=2),
+    ):
         registry.get("phase").single_call(problem)
