@@ -78,7 +78,10 @@ class Variant:
         self.run(self.prepare(problem, weight, bias), x, out)
 
     def single_call(self, problem: Problem) -> Callable[..., None]:
-        """``one_shot`` of a problem on the present number of threads, called with (weight, bias, x, out) again and again."""
+        """``one_shot`` of a problem on the present number of threads, called with (weight, bias, x, out) again and again.
+
+        All of them are C-contiguous.
+        """
         return partial(self.one_shot, problem)
 
     def estimate(self, problem: Problem) -> float:
