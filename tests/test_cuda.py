@@ -54,8 +54,8 @@ REGISTERS = {
     "stamp 1": (48, 40),
     "stretch": (48, 48),
 }
-#: Least share of multiply-adds among the instructions of a step, in float32 on compute capability 9.0; with CUDA 12.9 it is up to
-#: 1.5 % below 13.0's, in one tile 1 % above.
+#: Least share of multiply-adds among the instructions of a step, in float32 on compute capability 9.0; with CUDA 12.9 it is
+#: up to 1.5 % below 13.0's, in one tile 1 % above.
 SHARES = {
     (128, 128): 0.84, (128, 64): 0.84, (64, 128): 0.79, (64, 64): 0.79, (32, 128): 0.76, (128, 32): 0.77, (128, 16): 0.76,
     (16, 256): 0.62, (4, 128): 0.35,
