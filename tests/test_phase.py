@@ -176,7 +176,8 @@ def test_any_number_of_threads_plans_the_same_sums(text: str):
     for other in results[1:]:
         assert_array_equal(other, results[0])
     ways = {
-        (s.over_pixels, s.fold, s.merged, s.block) for s in (_phase_layout.layout(problem, n).shape for n in (1, 2, 3, 8, 64))
+        (s.over_pixels, s.fold, s.merged, s.block, s.chunk)
+        for s in (_phase_layout.layout(problem, n).shape for n in (1, 2, 3, 8, 64))
     }
     assert len(ways) == 1
 
@@ -260,3 +261,94 @@ def test_one_or_two_channels_count_phases_from_where_all_of_them_read_a_pixel(te
         out = order(poisoned(problem))
         PHASE.run(PHASE.prepare(problem, weight, bias), x, out)
         assert_array_equal(out, right(problem))
+
+
+@pytest.fixture
+def rows_of_taps(monkeypatch, fresh_layouts):
+    """Every problem that rows of taps can hold takes that road, in tasks as small as they may be."""
+    cut = _phase_layout._row_cut
+
+    def preferred(work: Any, threads: int) -> Any:
+        found = cut(work, threads)
+        return found and found._replace(cycles=found.cycles * 1e-9)
+
+    monkeypatch.setattr(_phase_layout, "_row_cut", preferred)
+    monkeypatch.setattr(_phase_layout, "SUMS_BYTES", 1)
+
+
+def test_rows_of_taps_are_right_on_every_problem_that_they_can_hold(rows_of_taps):
+    met = 0
+    for problem in PROBLEMS[::3]:
+        if _phase_layout.layout(problem, 2).shape.chunk:
+            met += 1
+            assert_array_equal(computed(problem), right(problem), err_msg=str(problem))
+            assert_array_equal(computed_once(problem), right(problem), err_msg=str(problem))
+    assert met > 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n1_ci9_i1700_co1_k25_s4_p11_op1", "n3_ci37_i9x33_co3_k5x5_s2x2_p2x2", "n1_ci20_i70x50_co2_k9x9_s3x3_p4x4",
+        "n2_ci8_i5x6x9_co2_k3x3x6_s2x2x3_p1x1x2", "n1_ci16_i300_co40_k4_s2_p1", "n2_ci32_i12x25_co8_k3x5_s2x3_p1x2_g4_d2x1",
+        "n1_ci5_i12x40_co4_k3x7_s4x9_p0x2", "n2_ci12_i30x40_co3_k4x4_s2x2_p1x1_float64",
+    ],
+)  # fmt: skip
+def test_rows_of_taps_of_several_chunks_tasks_and_orders(text: str, monkeypatch, rows_of_taps):
+    problem = Problem.parse(text)
+    monkeypatch.setattr(_phase_layout, "ROWS_BYTES", 16 * 1024)
+    taken = problem.stride[-1] in simd.INTERLEAVED
+    assert (_phase_layout.layout(problem, 2).shape.chunk > 0) == taken
+    for order in ORDERS.values():
+        x, weight, bias = integer_data(problem)
+        out = order(poisoned(problem))
+        PHASE.run(PHASE.prepare(problem, weight, bias), order(x), out)
+        assert_array_equal(out, right(problem))
+
+
+@pytest.mark.parametrize("text", ["n2_ci33_i40x41_co3_k5x5_s2x2_p2x2", "n1_ci64_i3000_co1_k25_s4_p11"])
+def test_sums_of_rows_of_taps_depend_neither_on_threads_nor_on_tasks(text: str, monkeypatch, rows_of_taps):
+    problem = Problem.parse(text)
+    rng = np.random.default_rng(5)
+    x, weight = (rng.standard_normal(shape).astype("float32") for shape in (problem.x_shape, problem.weight_shape))
+    results, tasks = [], set()
+    for sums_bytes, rows_bytes in ((1, 2**14), (2**18, 2**15), (2**20, 2**16)):
+        monkeypatch.setattr(_phase_layout, "SUMS_BYTES", sums_bytes)
+        monkeypatch.setattr(_phase_layout, "ROWS_BYTES", rows_bytes)
+        _phase_layout.layout.cache_clear()
+        shape = _phase_layout.layout(problem, numba.get_num_threads()).shape
+        tasks.add((shape.task_positions, shape.chunk))
+        out = poisoned(problem)
+        PHASE.run(PHASE.prepare(problem, weight, None), x, out)
+        results.append(out)
+    assert len(tasks) == 3
+    assert_array_equal(results[1], results[0])
+    assert_array_equal(results[2], results[0])
+
+
+def test_few_output_channels_take_rows_of_taps_and_many_do_not():
+    if simd.VECTOR_BYTES == 64:
+        taken = {layer.label for layer in layers.read() if _phase_layout.layout(layer.problem, 2).shape.chunk}
+        assert {"pix2pix-UNet256 up8", "FSRCNN x2", "FSRCNN x3", "FSRCNN x4", "VQ-VAE-2 out"} <= taken
+        assert not taken & {"FCN-8s up2", "HiFi-GAN-V1 u4", "3D-UNet k3s2", "U-Net up92", "ISTFT n1024"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_lines_are_added_up_at_their_places(dtype: str):
+    lanes = simd.VECTOR_BYTES // np.dtype(dtype).itemsize
+    rng = np.random.default_rng(1)
+    lines = rng.integers(-99, 99, 40 * lanes).astype(dtype)
+    places = np.array([7, 3 * lanes + 1, 0, 11 * lanes + 5])
+    for count in (0, 1, 4, 7):
+        for first, number in ((0, 4), (1, 1), (2, 2)):
+            sums = rng.integers(-99, 99, 12 * lanes).astype(dtype)
+            expected = sums.copy()
+            for place in places[first : first + number]:
+                expected[3 : 3 + count * lanes] += lines[5 + place : 5 + place + count * lanes]
+            _add_lines(lines, 5, places, first, number, sums, 3, count * lanes)
+            assert_array_equal(sums, expected)
+
+
+@numba.njit
+def _add_lines(lines, at, places, first, number, sums, to, count):
+    simd.add_lines(lines, at, places, first, number, sums, to, count)

@@ -10,13 +10,24 @@ from tconv_bench.simd.calls import as_pointer, call_task, prefetch_to_read, pref
 from tconv_bench.simd.column_tiles import call_sum_columns, native_sum_columns, sum_columns
 from tconv_bench.simd.copies import add_rows, clear, copy_grid, copy_rows, copy_strided, halve_rows, spread, stamp_3x3_by_2
 from tconv_bench.simd.interleaving import INTERLEAVED, copy, deinterleave, interleave, part_channels
-from tconv_bench.simd.lines import sum_lines
+from tconv_bench.simd.lines import add_lines, sum_lines
 from tconv_bench.simd.places import gather, put_channels
 from tconv_bench.simd.resampling import gather_pixels, resample_rows, weigh_pixels, weigh_runs
 from tconv_bench.simd.shuffled_tiles import SHUFFLED, call_shuffle, native_shuffle
 from tconv_bench.simd.sums import CHAINS, difference_to_itself, multiply_add_chains, total
 from tconv_bench.simd.taps import PIECE_FIELDS, copy_columns
-from tconv_bench.simd.tiles import HEIGHTS, MR, NV, TALL, WIDE, call_sum_taps, native_sum_taps, rank_k, sum_taps
+from tconv_bench.simd.tiles import (
+    HEIGHTS,
+    MR,
+    NV,
+    TALL,
+    WIDE,
+    call_sum_taps,
+    call_sum_taps_apart,
+    native_sum_taps,
+    rank_k,
+    sum_taps,
+)
 from tconv_bench.simd.transposes import add_transposed, call_transpose, native_transpose, transpose, transpose_rows
 from tconv_bench.simd.vectors import VECTOR_BYTES, vector_bytes
 from tconv_bench.simd.windows import max_gathered, max_lines, max_window
@@ -33,12 +44,14 @@ __all__ = [
     "TALL",
     "VECTOR_BYTES",
     "WIDE",
+    "add_lines",
     "add_rows",
     "add_transposed",
     "as_pointer",
     "call_shuffle",
     "call_sum_columns",
     "call_sum_taps",
+    "call_sum_taps_apart",
     "call_task",
     "call_transpose",
     "clear",

@@ -1,10 +1,10 @@
-"""Short correlations along a line of pixels, for one or two output channels."""
+"""Lines of pixels: short correlations along them, and lines added up at distances."""
 
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from tconv_bench.simd.vectors import VECTOR_BYTES, Memory, multiply_add, phi_from, splat
+from tconv_bench.simd.vectors import VECTOR_BYTES, Memory, Vectors, multiply_add, phi_from, splat
 
 
 def _lines(nv: int):
@@ -81,3 +81,68 @@ def sum_lines(line, weight, w_at, taps, first, taps_count, bias, sums, at, count
     whole = count // (4 * lanes) * (4 * lanes)
     _lines_4(line, weight, w_at, taps, first, taps_count, bias, sums, at, 0, whole)
     _lines_1(line, weight, w_at, taps, first, taps_count, bias, sums, at, whole, count)
+
+
+def _add_lines(nv: int):
+    """Intrinsic: ``add_lines`` from ``begin`` on; ``count`` - ``begin`` is a multiple of ``nv`` vectors."""
+
+    def codegen(context, builder, signature, args):
+        _, at, places, first, lines_count, _, to, begin, count = args
+        vectors = Vectors(context, builder, signature.args[0].dtype)
+        memory, lanes, constant = vectors.memory, vectors.lanes, vectors.constant
+        lines, places, sums = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2, 5))
+        add = builder.fadd if isinstance(signature.args[0].dtype, types.Float) else builder.add
+        last = builder.add(first, lines_count)
+
+        def line(number, j):
+            place = builder.add(builder.add(at, builder.load(builder.gep(places, [number]))), j)
+            return [memory.load(memory.address(lines, builder.add(place, constant(v * lanes)))) for v in range(nv)]
+
+        start = builder.block
+        outer, inner, after, end = (builder.append_basic_block(f"add_{name}") for name in ("outer", "line", "after", "end"))
+        builder.cbranch(builder.icmp_signed("<", begin, count), outer, end)
+        builder.position_at_end(outer)
+        j = phi_from(builder, begin, start)
+        initial, second = line(first, j), builder.add(first, constant(1))
+        builder.cbranch(builder.icmp_signed("<", second, last), inner, after)
+        builder.position_at_end(inner)
+        number = phi_from(builder, second, outer)
+        before = [phi_from(builder, value, outer) for value in initial]
+        following = [add(value, more) for value, more in zip(before, line(number, j))]
+        next_number = builder.add(number, constant(1))
+        for phi, value in ((number, next_number), *zip(before, following)):
+            phi.add_incoming(value, inner)
+        builder.cbranch(builder.icmp_signed("<", next_number, last), inner, after)
+        builder.position_at_end(after)
+        totals = [phi_from(builder, value, outer) for value in initial]
+        for v, (total, value) in enumerate(zip(totals, following)):
+            total.add_incoming(value, inner)
+            place = memory.address(sums, builder.add(builder.add(to, j), constant(v * lanes)))
+            memory.store(add(memory.load(place), total), place)
+        next_j = builder.add(j, constant(nv * lanes))
+        j.add_incoming(next_j, after)
+        builder.cbranch(builder.icmp_signed("<", next_j, count), outer, end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    def typing(typingctx, lines, at, places, first, lines_count, sums, to, begin, count):
+        i = types.int64
+        return types.void(lines, i, places, i, i, sums, i, i, i), codegen
+
+    return intrinsic(typing)
+
+
+_add_lines_4 = _add_lines(4)
+_add_lines_1 = _add_lines(1)
+
+
+@njit(nogil=True)
+def add_lines(lines, at, places, first, lines_count, sums, to, count):
+    """sums[to + j] += the sum over ``first <= t < first + lines_count`` of lines[at + places[t] + j], for j < count.
+
+    At least one line, added up in their order; ``count`` is a whole number of vectors.
+    """
+    lanes = VECTOR_BYTES // lines.itemsize
+    whole = count // (4 * lanes) * (4 * lanes)
+    _add_lines_4(lines, at, places, first, lines_count, sums, to, 0, whole)
+    _add_lines_1(lines, at, places, first, lines_count, sums, to, whole, count)

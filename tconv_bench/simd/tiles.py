@@ -355,13 +355,13 @@ def sum_taps(
 
 def _native_sum_taps(
     m, vectors, tiles, lanes, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0,
-    q1, f, df
+    q1, f, df, f_step
 ):  # fmt: skip
     # a call and its arguments once for several tiles side by side: 250 cycles beside 1536 of multiply-adds where k is 64
     for _ in range(tiles):
         sum_taps(m, vectors, carray(a, 1), a_at, a_k, carray(b, 1), b_at, b_k, carray(taps, 1), first, count, k, add != 0,
                  carray(bias, 1), bias_at, carray(c, 1), c_at, c_row, carray(q, 1), q0, q1, f, df)  # fmt: skip
-        f += count * k * df
+        f += f_step
         b_at += vectors * lanes
         c_at += vectors * lanes
         q0 = min(q1, q0 + count * k)
@@ -371,7 +371,7 @@ def _native_sum_taps(
 def native_sum_taps(dtype: str) -> Any:
     """``sum_taps`` of ``tiles`` side by side as machine code of its own; kernels take its ``address`` to ``call_sum_taps``."""
     i, p, t = types.int64, types.CPointer(from_dtype(np.dtype(dtype))), types.CPointer(types.int64)
-    return native(types.void(i, i, i, i, p, i, i, p, i, i, t, i, i, i, i, p, i, p, i, i, t, i, i, i, i), _native_sum_taps)
+    return native(types.void(i, i, i, i, p, i, i, p, i, i, t, i, i, i, i, p, i, p, i, i, t, i, i, i, i, i), _native_sum_taps)
 
 
 @intrinsic
@@ -379,8 +379,28 @@ def call_sum_taps(
     typingctx, address, m, vectors, tiles, lanes, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c,
     c_at, c_row, q, q0, q1, f, df
 ):  # fmt: skip
-    """``sum_taps`` through the address of its machine code, for ``tiles`` of ``vectors`` with so many lanes side by side."""
+    """``sum_taps`` through the address of its machine code, for ``tiles`` of ``vectors`` with so many lanes side by side.
+
+    The lines to read of a tile follow those of its predecessor.
+    """
+
+    def codegen(context, builder, signature, args):
+        count, k, df = args[13], args[14], args[25]
+        f_step = builder.mul(builder.mul(count, k), df)
+        return call_address(context, builder, types.void(*signature.args, types.int64), (*args, f_step))
 
     i = types.int64
     rest = (i, i, i, i, a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, q, i, i, i, i)
+    return types.void(i, *rest), codegen
+
+
+@intrinsic
+def call_sum_taps_apart(
+    typingctx, address, m, vectors, tiles, lanes, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c,
+    c_at, c_row, q, q0, q1, f, df, f_step
+):  # fmt: skip
+    """``call_sum_taps`` where the lines to read of a tile begin ``f_step`` bytes after those of its predecessor."""
+
+    i = types.int64
+    rest = (i, i, i, i, a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, q, i, i, i, i, i)
     return types.void(i, *rest), call_address

@@ -28,17 +28,24 @@ PART = 12  # vectors of positions whose sums are stored together
 # What a task costs besides its multiply-adds, in cycles (measured on Zen 4): an element stored over channels and over
 # pixels, an element packed, a task begun.
 STORE_CYCLES = (2.0, 0.25)
-PACK_CYCLES = 0.3
+PACK_CYCLES = (0.3, 0.7)  # of an input that a second-level cache may hold, and of a larger one
 TASK_CYCLES = 3000
 RAW_CYCLES = 0.8  # of a weight that is turned round on its way from the caller's memory to the multiply-adds
 REPACK_CYCLES = 3.5  # of a weight that is written and read again
+ROWS_BYTES = 32 * 1024  # rows of taps that are added up before the next ones are computed
+SUMS_BYTES = 512 * 1024  # of a task over rows of taps
+ROWS_CYCLES = (4.0, 3.0)  # of a vector of a tap's row, stored and read again, and of one of the sums that it is added to
+CALL_CYCLES = 200  # of a run of tiles side by side
+MOST_ROWS, GOOD_ROWS = 64, 24  # rows of taps that are computed together: of one output channel, and of several, at most
+MOST_CHANNELS = 64  # output channels up to which rows of taps are weighed
 FEW_WEIGHTS = 2**16
 ALONE_CYCLES = 25_000  # a launch on all threads takes 3 us, and longer when they sleep
 #: cycles of a tile of this height per vector and step of the sum, over those of the tallest (Zen 4, pixels from L2)
 _TILE_COST = {12: 1.0, 8: 1.01, 6: 1.0, 4: 1.02, 3: 1.05, 2: 1.35, 1: 2.6}
 
 
-JOBS_AT, TAPS_AT, ROWS_AT, MEMBERS_AT = range(_launch.FIRST_FREE, _launch.FIRST_FREE + 4)
+JOBS_AT, TAPS_AT, ROWS_AT, MEMBERS_AT, HEIGHTS_AT = range(_launch.FIRST_FREE, _launch.FIRST_FREE + 5)
+OVER_CHANNELS, OVER_PIXELS, OVER_ROWS = range(3)  # which way the vectors run: the last over pixels too, for rows of taps
 
 
 class Axis(NamedTuple):
@@ -130,6 +137,9 @@ class Shape(NamedTuple):
     depth: int  # input channels whose weights all rows of a task over channels pass before the next ones' come
     raw: int  # the weights are as the caller has them
     turn: int  # the address of ``simd.transpose``
+    chunk: int  # positions whose rows of taps are computed together; 0 on the other roads
+    carry: int  # of them, what the next chunk's sums read again
+    near: int  # from the smallest distance of a tap along x to the largest
 
 
 RECORD = np.dtype([(name, np.int64) for name in Shape._fields])
@@ -146,8 +156,10 @@ class Layout(NamedTuple):
     cycles: float  # of the busiest thread
     panels: NDArray[np.int64]  # (panel, 4): first channel, height of its tile or channels of its block, channels, tap table
     jobs: NDArray[np.int64]  # (row phase, job, 4): first entry, entries, first phase along x, phases
-    taps: NDArray[np.int64]  # (table, entry, 2): where its weights and its pixels begin
-    rows: NDArray[np.int64]  # (entry, 2): shift along z and y
+    taps: NDArray[
+        np.int64
+    ]  # (table, entry, 2): where its weights and its pixels begin; of rows of taps, their distance along x
+    rows: NDArray[np.int64]  # (entry, 2): shift along z and y; of rows of taps (phase along x, 2): its first row, rows
     members: NDArray[np.int64]  # (entry, phases): places in the kernel, -1 beyond the last
     addresses: NDArray[np.int64]  # of the arrays above, at the places that ``*_AT`` names; the weights' are filled in later
     pack_tasks: int
@@ -155,6 +167,7 @@ class Layout(NamedTuple):
     reads_raw: bool  # weights that are used once are read from where the caller has them
     once: NDArray[np.int64]  # the addresses for weights that are used once
     record_once: NDArray[Any]
+    row_heights: NDArray[np.int64]  # (table, tile): heights of the tiles that a panel's rows of taps are cut into, then zeros
 
 
 def _cost(height: int) -> float:
@@ -192,7 +205,7 @@ def packed_length(positions: int, span: int, lanes: int) -> int:
 
 class _Job(NamedTuple):
     row_phase: int
-    first_phase: int
+    first_phase: int  # -1: rows of taps, of all phases along x
     entries: tuple[tuple[tuple[int, ...], int, int, int], ...]  # places in the kernel, shifts along z, y, x
 
 
@@ -212,6 +225,9 @@ class _Work(NamedTuple):
     span: int
     jobs: tuple[_Job, ...]
     fold: int
+    offsets: list[int]  # from a tap's input to its outputs on the line; of rows of taps, the smallest along x
+    reach: int
+    near: int
 
 
 class _Cut(NamedTuple):
@@ -224,6 +240,7 @@ class _Cut(NamedTuple):
     block: int
     tasks: int
     cycles: float
+    chunk: int = 0
 
 
 @lru_cache(maxsize=512)
@@ -235,20 +252,21 @@ def layout(problem: Problem, threads: int) -> Layout:
     alone = _layout(problem, 1, _fold(problem.geometry, simd.VECTOR_BYTES // problem.itemsize))
     if threads == 1 or alone.cycles < ALONE_CYCLES:
         return alone
-    return _layout(problem, threads, alone.shape.fold, bool(alone.shape.over_pixels))
+    s = alone.shape
+    return _layout(problem, threads, s.fold, OVER_ROWS if s.chunk else s.over_pixels)
 
 
 @lru_cache(maxsize=512)
 def one_shot_layout(problem: Problem, threads: int) -> Layout:
     """The plan for weights that are used once: over channels also where reading them in place outweighs slower tiles."""
     found = layout(problem, threads)
-    if not found.shape.over_pixels or found.shape.merged or found.weights < FEW_WEIGHTS:
+    if not found.shape.over_pixels or found.shape.merged or found.shape.chunk or found.weights < FEW_WEIGHTS:
         return found
     alone = layout(problem, 1)
-    other = _layout(problem, 1, 1, False)
+    other = _layout(problem, 1, 1, OVER_CHANNELS)
     if not other.reads_raw or other.cycles + preparation_cycles(other) > alone.cycles + preparation_cycles(alone):
         return found
-    return other if threads == 1 else _layout(problem, threads, 1, False)
+    return other if threads == 1 else _layout(problem, threads, 1, OVER_CHANNELS)
 
 
 def preparation_cycles(found: Layout) -> float:
@@ -281,11 +299,11 @@ def _fold(g: Geometry, lanes: int) -> int:
     return g.sx if fits and g.ix > 1 else 1
 
 
-def _layout(problem: Problem, threads: int, fold: int, over_pixels: bool | None = None) -> Layout:
+def _layout(problem: Problem, threads: int, fold: int, way: int | None = None) -> Layout:
     g, lanes = problem.geometry, simd.VECTOR_BYTES // problem.itemsize
     z = _axis(g.iz, g.kz, g.sz, g.pz, g.dz, g.oz)
     y = _axis(g.iy, g.ky, g.sy, g.py, g.dy, g.oy)
-    x = _axis(g.ix, g.kx // fold, g.sx // fold, g.px // fold, g.dx, g.ox // fold)
+    x = uncropped = _axis(g.ix, g.kx // fold, g.sx // fold, g.px // fold, g.dx, g.ox // fold)
     c_in, c_out = g.c_in // g.groups, g.c_out // g.groups * fold
     merged = fold == 1 and c_out <= 2 and c_in > 1 and _can_merge(x, c_out)
     crop = g.px % g.sx if merged and x.stride == g.sx else 0
@@ -295,18 +313,20 @@ def _layout(problem: Problem, threads: int, fold: int, over_pixels: bool | None 
             x = aligned
         else:
             crop = 0
-    jobs = _jobs(g, x, y, z, fold, merged)
-    found = [entry for job in jobs for entry in job.entries]
-    offsets = [(shift_z * y.pitch + shift_y) * x.pitch + shift_x for _, shift_z, shift_y, shift_x in found]
-    reach = max(offsets, default=0)
-    span = reach - min(offsets, default=0)
-    positions = (((max(1, g.n) - 1) * z.pitch + z.width - 1) * y.pitch + y.width - 1) * x.pitch + x.width
-    work = _Work(g.n, c_in, c_out, g.groups, problem.itemsize, lanes, x, y, z, positions, span, jobs, fold)
-    ways = (False,) if fold > 1 else (True,) if merged else (True, False) if over_pixels is None else (over_pixels,)
-    possible = [candidate for candidate in (_cut(work, threads, way) for way in ways) if candidate]
-    if not possible:
+    work = _work(g, c_in, c_out, lanes, x, y, z, _jobs(g, x, y, z, fold, merged), fold)
+    ways = (OVER_CHANNELS,) if fold > 1 else (OVER_PIXELS,) if merged else (OVER_PIXELS, OVER_CHANNELS)
+    possible = [(work, _cut(work, threads, own == OVER_PIXELS)) for own in ways if way in (None, own)]
+    if way in (None, OVER_ROWS) and _has_rows(uncropped, c_in, c_out, fold):
+        rows_of_taps = _work(g, c_in, c_out, lanes, uncropped, y, z, _row_jobs(g, uncropped, y, z), fold)
+        possible.append((rows_of_taps, _row_cut(rows_of_taps, threads)))
+    cuts = [(own, candidate) for own, candidate in possible if candidate]
+    if not cuts:
         return _layout(problem, threads, 1)
-    cut = min(possible, key=lambda candidate: candidate.cycles)
+    work, cut = min(cuts, key=lambda candidate: candidate[1].cycles)
+    if cut.chunk:
+        x, merged, crop = uncropped, False, 0
+    jobs, positions, span, offsets, reach = work.jobs, work.positions, work.span, work.offsets, work.reach
+    found = [entry for job in jobs for entry in job.entries]
     per_row = max(1, max(sum(job.row_phase == r for job in jobs) for r in range(z.stride * y.stride)))
     flat = span == 0 and (x.pitch, y.pitch, z.pitch) == (x.data, y.data, z.data) == (g.ix, g.iy, g.iz)
     far = problem.itemsize * g.n * g.c_out * problem.out_pixels > FAR_BYTES
@@ -324,18 +344,25 @@ def _layout(problem: Problem, threads: int, fold: int, over_pixels: bool | None 
         y.stride, z.stride, g.ox // fold, g.oy, g.oz, problem.taps, sum(len(places) for places, *_ in found), len(found),
         per_row, len(cut.panels), cut.positions, cut.task_panels, cut.rows, cut.groups, cut.block,
         *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), False), out_n, out_c, out_z, out_y, out_x * fold, 1,
-        members.shape[1], pack_block, depth, 0, simd.native_transpose(problem.dtype).address,
+        members.shape[1], pack_block, depth, 0, simd.native_transpose(problem.dtype).address, cut.chunk,
+        _carry(work), work.near,
     )  # fmt: skip
     sizes = sorted({height for _, height, _ in cut.panels})
     record = np.array([tuple(shape)], RECORD)
     panels = _table([(start, height, count, sizes.index(height)) for start, height, count in cut.panels], 4)
     job_table = _job_table(jobs, z.stride * y.stride, per_row)
-    taps = _tap_tables(found, offsets, sizes, c_in, reach)
-    rows = _table([entry[1:3] for entry in found], 2)
-    addresses = np.zeros(_launch.FIRST_FREE + 4, np.int64)
+    if cut.chunk:
+        for jobs_of_row in job_table:
+            jobs_of_row[:, 2] = [offsets[job[0]] if job[1] else 0 for job in jobs_of_row]
+        taps, rows = _row_tables(x)
+    else:
+        taps = _tap_tables(found, offsets, sizes, c_in, reach)
+        rows = _table([entry[1:3] for entry in found], 2)
+    row_heights = _height_table([members.shape[1] * height for height in sizes] if cut.chunk else [])
+    addresses = np.zeros(HEIGHTS_AT + 1, np.int64)
     addresses[TILE_AT] = simd.native_sum_taps(problem.dtype).address
-    addresses[[RECORD_AT, PANELS_AT, JOBS_AT, TAPS_AT, ROWS_AT, MEMBERS_AT]] = [
-        array.ctypes.data for array in (record, panels, job_table, taps, rows, members)
+    addresses[[RECORD_AT, PANELS_AT, JOBS_AT, TAPS_AT, ROWS_AT, MEMBERS_AT, HEIGHTS_AT]] = [
+        array.ctypes.data for array in (record, panels, job_table, taps, rows, members, row_heights)
     ]
     # elsewhere the same weights would be read by several tasks
     reads_raw = not cut.over_pixels and cut.positions >= positions and cut.rows == z.stride * y.stride
@@ -345,7 +372,24 @@ def _layout(problem: Problem, threads: int, fold: int, over_pixels: bool | None 
     return Layout(
         shape, record, lanes, cut.tasks if g.n else 0, threads == 1, cut.cycles, panels, job_table, taps, rows, members,
         addresses, g.groups * len(cut.panels) * -(-c_in // pack_block), g.groups * shape.taps * c_in * int(panels[:, 1].sum()),
-        reads_raw, once, record_once,
+        reads_raw, once, record_once, row_heights,
+    )  # fmt: skip
+
+
+def _work(
+    g: Geometry, c_in: int, c_out: int, lanes: int, x: Axis, y: Axis, z: Axis, jobs: tuple[_Job, ...], fold: int
+) -> _Work:
+    offsets = [
+        (shift_z * y.pitch + shift_y) * x.pitch + shift_x for job in jobs for _, shift_z, shift_y, shift_x in job.entries
+    ]
+    shifts = [shift for _, _, shift in x.taps] or [0]
+    rows_of_taps = any(job.first_phase < 0 for job in jobs)
+    near = max(shifts) - min(shifts) if rows_of_taps else 0
+    reach = max(offsets, default=0) + near
+    positions = (((max(1, g.n) - 1) * z.pitch + z.width - 1) * y.pitch + y.width - 1) * x.pitch + x.width
+    return _Work(
+        g.n, c_in, c_out, g.groups, simd.VECTOR_BYTES // lanes, lanes, x, y, z, positions, reach - min(offsets, default=reach),
+        jobs, fold, offsets, reach, near,
     )  # fmt: skip
 
 
@@ -502,7 +546,7 @@ def _cut(w: _Work, threads: int, over_pixels: bool) -> _Cut | None:
                 work = (
                     panel_costs[:, None, None] * units[:, None] * row_costs * w.c_in
                     + stored[:, None, None] * sizes[:, None] * phases * store * (1 if task_rows == len(phase_costs) else 2)
-                    + w.c_in * (sizes[:, None] + w.span) * PACK_CYCLES + TASK_CYCLES
+                    + w.c_in * (sizes[:, None] + w.span) * _pack_cycles(w) + TASK_CYCLES
                 )  # fmt: skip
                 task_groups = max(1, min(w.groups, w.groups * work.size // (4 * threads)))
                 cycles = busiest(np.tile(work.reshape(-1), -(-w.groups // task_groups)) * task_groups, threads)
@@ -512,11 +556,124 @@ def _cut(w: _Work, threads: int, over_pixels: bool) -> _Cut | None:
     return best
 
 
+def _has_rows(x: Axis, c_in: int, c_out: int, fold: int) -> bool:
+    """Whether the taps along x may number the rows of a tile: several of them, few output channels, much to sum."""
+    return fold == 1 and len(x.taps) > 1 and x.stride in simd.INTERLEAVED and c_out <= MOST_CHANNELS and c_in >= 4
+
+
+def _row_order(x: Axis) -> list[tuple[int, int, int]]:
+    """(phase, shift, place in the kernel) of the taps along x, phase by phase."""
+    return sorted((phase, shift, k) for k, phase, shift in x.taps)
+
+
+def _row_jobs(g: Geometry, x: Axis, y: Axis, z: Axis) -> tuple[_Job, ...]:
+    """A job for each tap along z and y: all taps along x. An output meets them in the order of its input rows."""
+    order = _row_order(x)
+    nearest = min(shift for _, shift, _ in order)
+    jobs = []
+    for rz, ry in product(range(z.stride), range(y.stride)):
+        own = product(*([(shift, k) for k, phase, shift in axis.taps if phase == r] for axis, r in ((z, rz), (y, ry))))
+        for (shift_z, kz), (shift_y, ky) in sorted(own, reverse=True):
+            places = tuple((kz * g.ky + ky) * g.kx + k for _, _, k in order)
+            jobs.append(_Job(rz * y.stride + ry, -1, ((places, shift_z, shift_y, nearest),)))
+    return tuple(jobs)
+
+
+def _row_tables(x: Axis) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The distance of each row from the nearest one, and each phase's first row and how many it has."""
+    order = _row_order(x)
+    nearest = min(shift for _, shift, _ in order)
+    phases = [phase for phase, _, _ in order]
+    distances = _table([shift - nearest for _, shift, _ in order])
+    return distances, _table([(np.searchsorted(phases, r), phases.count(r)) for r in range(x.stride)], 2)
+
+
+def _height_table(rows: list[int]) -> NDArray[np.int64]:
+    cuts = [heights(count) for count in rows]
+    return _table([(*cut, *[0] * (MOST_ROWS - len(cut))) for cut in cuts], MOST_ROWS)
+
+
+def _row_cost(rows: int) -> float:
+    return sum(map(_cost, heights(rows)))
+
+
+@lru_cache(maxsize=256)
+def _row_panels(taps: int, channels: int) -> tuple[tuple[int, int, int], ...]:
+    """The cheapest number of channels whose rows of taps are computed together, and the panels that it makes."""
+
+    def cost(height: int) -> float:
+        whole, rest = divmod(channels, height)
+        return whole * _row_cost(height * taps) + _row_cost(rest * taps)
+
+    height = min(range(1, max(1, min(channels, GOOD_ROWS // taps)) + 1), key=cost)
+    return tuple((at, min(height, channels - at), min(height, channels - at)) for at in range(0, channels, height))
+
+
+def _carry(w: _Work) -> int:
+    """Positions of a chunk that sums of the next one's read: whole vectors of them."""
+    return _round(w.near + w.lanes - 1, w.lanes)
+
+
+def _row_cut(w: _Work, threads: int) -> _Cut | None:
+    """``_cut`` for rows of taps. Each chunk of input is packed once; a task keeps its sums."""
+    taps, phases, entries = len(w.x.taps), w.z.stride * w.y.stride * w.x.stride, len(w.jobs)
+    if taps > MOST_ROWS or not entries:
+        return None
+    panels = list(_row_panels(taps, w.c_out))
+    step = 2 * w.lanes
+    rows = taps * panels[0][1]
+    wide = simd.WIDE * w.lanes
+    chunk = min(ROWS_BYTES // (w.size * rows), PACKED_BYTES // (w.size * w.c_in)) // wide * wide
+    if chunk < 2 * wide:
+        return None
+    of_row, of_sum = ROWS_CYCLES
+    costs = [
+        entries
+        * (
+            _row_cost(taps * height) * w.c_in
+            + of_row * taps * height
+            + of_sum * w.x.stride * height
+            + CALL_CYCLES * len(heights(taps * height)) * w.lanes / chunk
+        )
+        for _, height, _ in panels
+    ]
+    best: _Cut | None = None
+    for panel_parts in {1, 2, threads, 2 * threads, len(panels)}:
+        task_panels = -(-len(panels) // panel_parts)
+        firsts = range(0, len(panels), task_panels)
+        panel_costs = np.add.reduceat(costs, firsts)
+        stored = np.add.reduceat([count for *_, count in panels], firsts)
+        most = max(step, SUMS_BYTES // (w.size * phases * int(stored.max())) // step * step)
+        fewest = -(-w.positions // most)
+        for wanted in {fewest, fewest + 1, *(_round(fewest, m * threads) for m in (1, 2, 4))}:
+            task = _round(-(-w.positions // wanted), step)
+            pieces = -(-w.positions // task)
+            sizes = np.full(pieces, task)
+            sizes[-1] = w.positions - (pieces - 1) * task
+            units = -(-(sizes + w.near) // w.lanes) + 0.5
+            work = (
+                panel_costs[:, None] * units + stored[:, None] * sizes * phases * STORE_CYCLES[True]
+                + w.c_in * (sizes + w.span) * _pack_cycles(w) + TASK_CYCLES
+            )  # fmt: skip
+            task_groups = max(1, min(w.groups, w.groups * work.size // (4 * threads)))
+            cycles = busiest(np.tile(work.reshape(-1), -(-w.groups // task_groups)) * task_groups, threads)
+            if best is None or cycles < best.cycles:
+                tasks = work.size * -(-w.groups // task_groups)
+                row_phases = w.z.stride * w.y.stride
+                best = _Cut(True, panels, task, task_panels, row_phases, task_groups, w.c_in, tasks, cycles, chunk)
+    return best
+
+
 def busiest(tasks: NDArray[np.float64], threads: int) -> float:
     """Cycles of the thread with most work: Numba gives each one run of tasks, the first ones one more."""
     whole, more = divmod(len(tasks), threads)
     starts = [i * whole + min(i, more) for i in range(min(threads, len(tasks)))]
     return float(np.add.reduceat(tasks, starts).max())
+
+
+def _pack_cycles(w: _Work) -> float:
+    pixels = w.batch * w.z.data * w.y.data * w.x.data
+    return PACK_CYCLES[w.size * w.groups * w.c_in * pixels > FAR_BYTES]
 
 
 def _met_share(axis: Axis) -> float:
@@ -535,6 +692,14 @@ def workspace_elements(found: Layout) -> int:
         block = int(found.panels[0, 1])
         near = s.entries * (int(found.record_once["depth"][0]) * block + lanes) if found.reads_raw else 0
         return packed + s.task_rows * images * s.wz * s.wy * s.wx * s.sx * block + near
+    if s.chunk:
+        members = s.members
+        most = max(int(found.panels[i : i + s.task_panels, 1].sum()) for i in range(0, s.panels, s.task_panels))
+        return (
+            s.c_in * packed_length(s.chunk, 0, lanes)
+            + members * int(found.panels[0, 1]) * packed_length(s.chunk, s.carry, lanes)
+            + s.entries * members * most * s.carry + s.sz * s.sy * s.sx * most * packed_length(padded, 0, lanes)
+        )  # fmt: skip
     if s.block == s.c_in:
         return packed + s.sx * simd.TALL * (padded if s.c_in == 1 else PART * lanes) + lanes
     rows = max(int(found.panels[i : i + s.task_panels, 1].sum()) for i in range(0, s.panels, s.task_panels))

@@ -8,14 +8,18 @@
 Cost: the useful products, no inserted zero, no column buffer; products with zeros only at the ends of rows. A task lays its
 input out on one line, with the border's zeros between the rows (``_phase_layout``), so that a tap is a constant distance for
 any number of dimensions and images. Every tile of outputs keeps its sums in registers over all taps and channels; each output
-row is written once, its phases interleaved in registers. Two layouts:
+row is written once, its phases interleaved in registers. Three layouts:
 
 - *over pixels*: vectors along the line of positions, tiles of up to 12 output channels; weights ``[panel][tap][c][height]``.
 - *over channels* (few pixels): vectors along the output channels, tiles of pixels of one row; weights
   ``[block][tap][c][channel]``. Rows meet only the taps whose input row exists. Where the stride is a multiple of a vector, the
   phases along x count as channels: a row of phases is contiguous in the weights and in the output.
 
-With one or two output channels a tile takes all phases along x that read the same pixel; with one channel per group
+- *over rows of taps* (few output channels): vectors along the line, and (tap along x, output channel) numbers the rows of a
+  tile, for each tap along the other axes; weights ``[panel][tap][c][tap along x][channel]``. A chunk of the line is laid out
+  once and meets all taps; their rows are added up at their distances, into the sums of all positions of a task.
+
+With one or two output channels a tile over pixels takes all phases along x that read the same pixel; with one channel per group
 (depthwise) there is nothing to tile, and each tap adds its line to the sums.
 
 Source: Vaidyanathan, "Multirate Systems and Filter Banks", 1993, section 4.3; Shi et al., "Is the deconvolution layer the same
@@ -39,9 +43,12 @@ from tconv_bench.problem import Problem
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import (
     WIDE,
+    add_lines,
     as_pointer,
     call_sum_taps,
+    call_sum_taps_apart,
     call_transpose,
+    clear,
     copy,
     copy_strided,
     difference_to_itself,
@@ -62,8 +69,10 @@ from tconv_bench.variants._launch import (
     scratch,
 )
 from tconv_bench.variants._phase_layout import (
+    HEIGHTS_AT,
     JOBS_AT,
     MEMBERS_AT,
+    MOST_ROWS,
     PART,
     RECORD,
     ROWS_AT,
@@ -87,8 +96,7 @@ def _pack(s, x, x_at, channels, low, length, packed):
     if s.flat:
         pitch, py, pz = s.pitch * s.py * s.pz, 1, 1
         data_x = pitch
-    else:
-        packed[: channels * length] = 0
+    filled = 0
     row = low // pitch
     slab, y = divmod(row, py)
     n, z = divmod(slab, pz)
@@ -98,6 +106,10 @@ def _pack(s, x, x_at, channels, low, length, packed):
         if 0 <= n < s.batch and z < s.data_z and y < s.data_y and first < last:
             source = x_at + n * s.x_n + (z + s.first_z) * s.x_z + (y + s.first_y) * s.x_y + (first + s.first_x) * s.x_x
             to = row * pitch + first - low
+            if filled < to:
+                for c in range(channels):
+                    clear(packed, c * length + filled, to - filled)
+            filled = to + last - first
             if s.x_x == 1:
                 for c in range(channels):
                     copy(x, source + c * s.x_c, packed, to + c * length, last - first)
@@ -111,6 +123,9 @@ def _pack(s, x, x_at, channels, low, length, packed):
             if z == pz:
                 z = 0
                 n += 1
+    if filled < length:
+        for c in range(channels):
+            clear(packed, c * length + filled, length - filled)
 
 
 @kernel
@@ -311,6 +326,133 @@ def _pixels_task(
                 if c + channels == s.c_in:
                     _store_pixels(s, row_phase, own, padded, low, high, height, out, channel * s.out_c, nothing)
                 rows += height
+
+
+@kernel
+def _room(size, like):
+    """An array that begins with a cache line."""
+    found = np.empty(size + 64 // like.itemsize, like.dtype)
+    return found[-found.ctypes.data % 64 // like.itemsize :]
+
+
+@kernel
+def _product(
+    tile, heights, rows, weight, a_at, packed, b_at, length, depth, vectors, zeros, origin, ahead, lines, at, step, wanted,
+    channel_step, line
+):  # fmt: skip
+    """lines[at + m*step + j] = sum over c of weight[a_at + c*rows + m] * packed[b_at + c*length + j], for whole vectors of j.
+
+    Meanwhile a tile asks for a cache line of each channel, ``channel_step`` bytes apart, from address ``wanted`` on: its
+    ``line``-th, then the next ones. Returns the line for the next product.
+    """
+    lanes = simd.VECTOR_BYTES // packed.itemsize
+    m, part = 0, 0
+    while m < rows:
+        height = heights[part]
+        done = 0
+        while done < vectors:
+            left = vectors - done
+            wide = WIDE if left >= WIDE and height <= 6 else 2 if left >= 2 else 1
+            tiles = left // wide
+            width = wide * simd.VECTOR_BYTES
+            stream, stream_step = ahead[0], 0
+            if line * 64 < width:
+                stream, stream_step = wanted + b_at * packed.itemsize + done * simd.VECTOR_BYTES + line * 64, channel_step
+            call_sum_taps_apart(
+                tile, height, wide, tiles, lanes, weight, a_at + m, rows, packed, b_at + done * lanes, length, origin, 0, 1,
+                depth, False, zeros, 0, lines, at + m * step + done * lanes, step, ahead, 0, 0, stream, stream_step,
+                width if stream_step else 0,
+            )  # fmt: skip
+            done += tiles * wide
+        m += height
+        part += 1
+        line += 1
+    return line
+
+
+@kernel
+def _rows_task(
+    tile, s, group, first_panel, last_panel, low, x, weight, bias, panels, jobs, distances, phases, heights, packed, lines,
+    kept, sums, out
+):  # fmt: skip
+    """Positions from ``low`` on of some panels: rows of taps, chunk by chunk of the input, added up at their distances.
+
+    An output's rows of taps come in the order of their input rows, whatever the chunks and tasks.
+    """
+    lanes = simd.VECTOR_BYTES // out.itemsize
+    high = min(s.positions, low + s.task_positions)
+    padded = (high - low + lanes - 1) // lanes * lanes
+    sum_step, length, step = _length(padded, 0, lanes), _length(s.chunk, 0, lanes), _length(s.chunk, s.carry, lanes)
+    x_at, row_phases = group * s.c_in * s.x_c, s.sz * s.sy
+    zeros, origin, places = np.zeros(TALL, out.dtype), np.zeros(2, np.int64), np.empty(s.members, np.int64)
+    ahead = np.empty(40, np.int64)
+    ahead[:] = ahead.ctypes.data + 128  # a line of this task's own: two cores that ask to write one take it from each other
+    at = 0
+    for panel in range(first_panel, last_panel):
+        start, height = panels[panel, 0], panels[panel, 1]
+        for _ in range(row_phases * s.sx):
+            for m in range(height):
+                sums[at : at + sum_step] = bias[group * s.c_out + start + m]
+                at += sum_step
+    q = low - s.reach
+    while q < low + padded - s.reach + s.span:
+        _pack(s, x, x_at, s.c_in, q, length, packed)
+        next_at, next_length = _next_input(s, x_at, q + s.chunk, q + 2 * s.chunk)
+        wanted = x.ctypes.data + next_at * x.itemsize
+        channel_step, line = (s.x_c * x.itemsize, 0) if s.x_x == 1 and next_length > 0 else (0, 1024)
+        sums_at, kept_at = 0, 0
+        for panel in range(first_panel, last_panel):
+            start, height, table = panels[panel, 0], panels[panel, 1], panels[panel, 3]
+            rows = s.members * height
+            for i in range(s.members):
+                places[i] = i * height * step - distances[i]
+            base = (group * s.c_out + start) * s.taps * s.c_in
+            for row_phase in range(row_phases):
+                for job in range(s.jobs):
+                    if jobs[row_phase, job, 1] == 0:
+                        continue
+                    entry, distance = jobs[row_phase, job, 0], jobs[row_phase, job, 2]
+                    own_kept = kept_at + entry * rows * s.carry
+                    # positions of the chunk that outputs from low to low + padded - 1 read, from a whole vector to another
+                    first, last = low - distance - s.near - q, low + padded - distance - q
+                    begin = max(0, first // lanes * lanes)
+                    end = min(s.chunk, (last + lanes - 1) // lanes * lanes)
+                    if begin >= end:
+                        continue
+                    line = _product(
+                        tile, heights[table], rows, weight, base + entry * rows * s.c_in, packed, begin, length,
+                        s.c_in, (end - begin) // lanes, zeros, origin, ahead, lines, s.carry, step, wanted, channel_step, line,
+                    )  # fmt: skip
+                    if first < 0:
+                        for m in range(rows):
+                            copy(kept, own_kept + m * s.carry, lines, m * step, s.carry)
+                    if last > s.chunk:
+                        for m in range(rows):
+                            copy(lines, m * step + end - begin, kept, own_kept + m * s.carry, s.carry)
+                    done = max(0, (q + distance - low) // lanes * lanes)
+                    ready = min(padded, (q + end + distance - low) // lanes * lanes)
+                    if done >= ready:
+                        continue
+                    source = s.carry + low - distance - q - begin + done
+                    for phase in range(s.sx):
+                        if phases[phase, 1] == 0:
+                            continue
+                        to = sums_at + (row_phase * s.sx + phase) * height * sum_step + done
+                        for m in range(height):
+                            add_lines(lines, source + m * step, places, phases[phase, 0], phases[phase, 1], sums,
+                                      to + m * sum_step, ready - done)  # fmt: skip
+            sums_at += row_phases * s.sx * height * sum_step
+            kept_at += s.entries * rows * s.carry
+        q += s.chunk
+    nothing = np.empty(0, np.int64)
+    at = 0
+    for panel in range(first_panel, last_panel):
+        start, height = panels[panel, 0], panels[panel, 1]
+        for row_phase in range(row_phases):
+            _store_pixels(
+                s, row_phase, sums[at:], sum_step, low, high, height, out, (group * s.c_out + start) * s.out_c, nothing
+            )
+            at += s.sx * height * sum_step
 
 
 @kernel
@@ -549,6 +691,33 @@ def _native_pixels(task, tables, x, out):
                      jobs, taps, packed, sums, out)  # fmt: skip
 
 
+def _native_rows(task, tables, x, out):
+    """One task over rows of taps, as ``_native_pixels``."""
+    x, out = carray(x, 1), carray(out, 1)
+    shape = carray(as_pointer(tables[RECORD_AT]), 1, dtype=RECORD)
+    s = shape[0]
+    weight = carray(as_pointer(tables[WEIGHT_AT]), 1, dtype=out.dtype)
+    bias = carray(as_pointer(tables[BIAS_AT]), 1, dtype=out.dtype)
+    panels = carray(as_pointer(tables[PANELS_AT]), (s.panels, 4), dtype=np.int64)
+    jobs = carray(as_pointer(tables[JOBS_AT]), (s.sz * s.sy, s.jobs, 4), dtype=np.int64)
+    distances = carray(as_pointer(tables[TAPS_AT]), s.members, dtype=np.int64)
+    phases = carray(as_pointer(tables[ROWS_AT]), (s.sx, 2), dtype=np.int64)
+    heights = carray(as_pointer(tables[HEIGHTS_AT]), (s.panels, MOST_ROWS), dtype=np.int64)
+    lanes = simd.VECTOR_BYTES // out.itemsize
+    first_group, last_group, first_panel, last_panel, _, _, low = _part_of_work(s, task)
+    channels = 0
+    for panel in range(first_panel, last_panel):
+        channels += panels[panel, 1]
+    padded = (min(s.positions, s.task_positions) + lanes - 1) // lanes * lanes
+    packed = _room(s.c_in * _length(s.chunk, 0, lanes), out)
+    lines = _room(s.members * panels[0, 1] * _length(s.chunk, s.carry, lanes), out)
+    kept = np.empty(s.entries * s.members * channels * s.carry, out.dtype)
+    sums = _room(s.sz * s.sy * s.sx * channels * _length(padded, 0, lanes) + lanes, out)
+    for group in range(first_group, last_group):
+        _rows_task(tables[TILE_AT], s, group, first_panel, last_panel, low, x, weight, bias, panels, jobs, distances, phases,
+                   heights, packed, lines, kept, sums, out)  # fmt: skip
+
+
 def _native_channels(task, tables, x, out):
     """One task over channels, as ``_native_pixels``: apart, since a problem needs one of them and compilation takes seconds."""
     x, out = carray(x, 1), carray(out, 1)
@@ -624,12 +793,17 @@ def _native_pack(task, tables, weight, packed):
         spoiled[0] = 1
 
 
-@cache
-def _native(dtype: str, over_pixels: int) -> tuple[Any, Any]:
+def _native(dtype: str, found: Layout) -> tuple[Any, Any]:
     """The task of a layout and ``_native_pack`` of a dtype as machine code."""
+    s = found.shape
+    return _native_codes(dtype, _native_rows if s.chunk else _native_pixels if s.over_pixels else _native_channels)
+
+
+@cache
+def _native_codes(dtype: str, task: Callable[..., None]) -> tuple[Any, Any]:
     i, p = types.int64, types.CPointer(from_dtype(np.dtype(dtype)))
     signature = types.void(i, types.CPointer(i), p, p)
-    return native(signature, _native_pixels if over_pixels else _native_channels), native(signature, _native_pack)
+    return native(signature, task), native(signature, _native_pack)
 
 
 class _Work(NamedTuple):
@@ -708,7 +882,7 @@ class Phase(Variant):
         if _shuffled.fits(problem):
             return super().single_call(problem)
         found = _phase_layout.one_shot_layout(problem, _blocks.threads())
-        code, pack = (part.address for part in _native(problem.dtype, found.shape.over_pixels))
+        code, pack = (part.address for part in _native(problem.dtype, found))
         no_bias = np.zeros(problem.c_out, problem.dtype)
 
         def call(weight: NDArray[Any], bias: NDArray[Any] | None, x: NDArray[Any], out: NDArray[Any]) -> None:
@@ -755,6 +929,8 @@ class Phase(Variant):
             tile = f"tiles of {tallest} channels x {2 if tallest > 6 else WIDE} vectors of positions"
             if s.c_in == s.c_out == 1:
                 tile = "a line per tap"
+            if s.chunk:
+                tile = f"{s.members} taps x {tallest} channels as the rows of products, added up at their distances"
         else:
             across = "phases" if s.fold > 1 else "channels"
             tile = f"tiles of pixels x {found.panels[0, 1] // found.lanes} vectors of {across}"
@@ -795,7 +971,7 @@ def _pack_rows(problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None
 def _pack_phases(problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> tuple[_Work, bool]:
     """The phases' weights, and whether all of them are finite."""
     found = _layout(problem)
-    code, pack = _native(problem.dtype, found.shape.over_pixels)
+    code, pack = _native(problem.dtype, found)
     packed = np.empty(found.weights, problem.dtype)
     spoiled = np.zeros(1, np.int64)
     tables = found.addresses.copy()
