@@ -33,7 +33,7 @@ from tconv_bench import (
     units,
     upsample_cli,
 )
-from tconv_bench.console import EXAMPLE, epilog, err, out, say, shown
+from tconv_bench.console import EXAMPLE, epilog, err, interruptible, out, say, shown
 from tconv_bench.problem import Problem
 from tconv_bench.store import Measurement
 
@@ -200,14 +200,11 @@ def _run_problems(named: list[tuple[str, str]], methods: list[str], save: Path |
     kept = _kept(save) if save else {}
     rows: list[Measurement] = []
     total = len(named) * len(methods)
-    try:
-        with shown() as show:
-            for (label, text), name in product(named, methods):
-                show(suite.Progress(total, len(rows), f"{label}, {name}"))
-                rows.append(kept.get((text, name)) or _measured(label, text, name, save, budget))
-            show(suite.Progress(total, len(rows)))
-    except KeyboardInterrupt:
-        raise suite.Interrupted(len(rows), total, save) from None
+    with interruptible(save) as show:
+        for (label, text), name in product(named, methods):
+            show(suite.Progress(total, len(rows), f"{label}, {name}"))
+            rows.append(kept.get((text, name)) or _measured(label, text, name, save, budget))
+        show(suite.Progress(total, len(rows)))
     for label, same in groupby(rows, key=lambda row: row.label):
         out.print(_results_table(label, list(same)))
     if any(row.note.startswith("wrong") for row in rows):

@@ -14,8 +14,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from tconv_bench import layers, suite, units, verdicts
-from tconv_bench.console import EXAMPLE, epilog, out, say, shown
+from tconv_bench import layers, units, verdicts
+from tconv_bench.console import EXAMPLE, epilog, interruptible, out, say
 from tconv_bench.problem import Problem
 from tconv_bench.store import Measurement
 from tconv_bench.verdicts import Group
@@ -167,26 +167,15 @@ def _engines(text: str, against: bool) -> list[str] | None:
 def _measured(
     comparison: Any, named: list[tuple[str, Problem]], competitors: Any, settings: Any, path: Path, trees: dict[str, Path]
 ) -> list[Measurement]:
-    done = suite.Progress(0)
-
     def show_group(rows: list[Measurement]) -> None:
         for group in verdicts.groups(rows):
             out.print(group_table(group))
 
-    try:
-        with shown() as show:
-
-            def on_progress(progress: suite.Progress) -> None:
-                nonlocal done
-                done = progress
-                show(progress)
-
-            rows: list[Measurement] = comparison.run(
-                named, competitors, settings, path, trees=trees, on_progress=on_progress, on_group=show_group
-            )
-        return rows
-    except KeyboardInterrupt:
-        raise suite.Interrupted(done.done, done.total, path) from None
+    with interruptible(path) as show:
+        rows: list[Measurement] = comparison.run(
+            named, competitors, settings, path, trees=trees, on_progress=show, on_group=show_group
+        )
+    return rows
 
 
 def group_table(group: Group) -> Table:

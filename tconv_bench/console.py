@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 
 from rich.console import Console
@@ -53,6 +54,23 @@ def shown() -> Iterator[Callable[[suite.Progress], None]]:
     with Progress(*columns, console=err) as bar:
         task = bar.add_task("", total=None)
         yield lambda p: bar.update(task, completed=p.done, total=p.total or None, description=p.current or "done")
+
+
+@contextmanager
+def interruptible(place: Path | None) -> Iterator[Callable[[suite.Progress], None]]:
+    """``shown``, of which Ctrl-C makes a ``suite.Interrupted`` that says how far it was and what ``place`` keeps."""
+    last = suite.Progress(0)
+
+    def note(progress: suite.Progress) -> None:
+        nonlocal last
+        last = progress
+        show(progress)
+
+    try:
+        with shown() as show:
+            yield note
+    except KeyboardInterrupt:
+        raise suite.Interrupted(last.done, last.total, place) from None
 
 
 class _Lines:

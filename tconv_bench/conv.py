@@ -11,7 +11,6 @@ them goes straight to the variant.
 
 from __future__ import annotations
 
-import marshal
 import math
 from collections.abc import Callable, Container, Iterable
 from functools import cached_property, lru_cache
@@ -20,9 +19,11 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numpy import empty, ndarray  # each is looked up in every call
 from numpy.typing import ArrayLike, NDArray
 
 from tconv_bench import forward, jit, registry, wisdom
+from tconv_bench.objects import describe
 from tconv_bench.problem import (
     ARRAY_DTYPES,
     DTYPES,
@@ -308,35 +309,14 @@ _known: dict[tuple[Any, ...], Call] = {}
 
 
 def _key(ndim: int, x: Any, weight: Any, bias: Any, sizes: tuple[Any, ...], method: Any) -> tuple[Any, ...] | None:
-    """All that the check of the arguments reads; None unless they are plain arrays and built-in values."""
-    if not (is_plain(x) and is_plain(weight) and (bias is None or is_plain(bias)) and type(method) is str):
-        return None
-    exact = exact_bytes(sizes)
-    if exact is None:
-        return None
-    of_bias = None if bias is None else (bias.shape, bias.dtype)
-    return ndim, x.shape, x.dtype, weight.shape, weight.dtype, of_bias, exact, method, jit.threads(), wisdom.changes
-
-
-def exact_bytes(sizes: tuple[Any, ...]) -> bytes | None:
-    """Built-in values as bytes, None where there are others.
-
-    True and 1.0 equal 1 and would be taken for it, but their bytes differ (in 0.3 us; a look at every type takes 1.4).
-    """
-    try:
-        return marshal.dumps(sizes, 2)  # a later version's bytes depend on who else refers to a value
-    except ValueError:
-        return None
+    """All that the check of the arguments reads; None unless they are plain arrays and built-in integers."""
+    described = describe()(ndarray, int, tuple, None, x, weight, bias, ndim, *sizes)
+    return (described, method, jit.threads(), wisdom.changes) if described and type(method) is str else None
 
 
 def is_plain(array: Any) -> bool:
     """Whether kernels take the array's memory as it is; its dtype and byte order are another matter."""
     return type(array) is np.ndarray and array.flags.carray is True
-
-
-def are_ints(value: Any) -> bool:
-    """Whether a value is an integer, or a tuple of such values."""
-    return type(value) is int or (type(value) is tuple and all(map(are_ints, value)))
 
 
 def _conv_transpose(
@@ -359,7 +339,7 @@ def _conv_transpose(
     key = _key(ndim, x, weight, bias, sizes, method)
     call = None if key is None else _known.get(key)
     if call is not None and (out is None or call.can_write(out, x, weight, bias)):
-        result: NDArray[Any] = np.empty(call.out_shape, call.dtype) if out is None else out
+        result: NDArray[Any] = empty(call.out_shape, call.dtype) if out is None else out
         if call.batched:
             call.once(weight, bias, x, result)
         else:
@@ -409,10 +389,9 @@ def _check_and_compute(
     check_method(problem, method, AUTO)
     variant = registry.get(choose(problem, planned=False) if method == AUTO else method)
     call = Call(problem, variant, batched, x.dtype)
-    w, b = for_kernels(weight), None if bias is None else for_kernels(bias)
+    w, b = for_kernels(weight, variant.reads_turned_weights), None if bias is None else for_kernels(bias)
     result = call.compute(lambda x, out: variant.one_shot(problem, w, b, x, out), x, out, w, b)
-    is_native = all(array is None or array.dtype.isnative for array in (x, weight, bias))
-    if key is not None and call.is_plain and is_native and are_ints(sizes):
+    if key is not None and call.is_plain:
         if len(_known) >= KNOWN:
             _known.clear()
         _known[key] = call

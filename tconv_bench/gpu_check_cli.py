@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from tconv_bench import layers, suite, units
-from tconv_bench.console import epilog, out, say, shown
+from tconv_bench import layers, units
+from tconv_bench.console import epilog, interruptible, out, say
 
 FAILED = 1
 
@@ -55,18 +55,8 @@ def gpu_check(
         if output is not None and not dry_run:
             report.check_folder(output)
         run = session.Session(site, path, minutes=minutes, spent=spent, cudnn=cudnn, tests=tests)
-        done = suite.Progress(0)
-        try:
-            with shown() as show:
-
-                def on_progress(progress: suite.Progress) -> None:
-                    nonlocal done
-                    done = progress
-                    show(progress)
-
-                result = run.run(named, on_progress)
-        except KeyboardInterrupt:
-            raise suite.Interrupted(done.done, done.total, None if dry_run else path) from None
+        with interruptible(None if dry_run else path) as show:
+            result = run.run(named, show)
         folder = Path(scratch) / "page" if dry_run else output or Path("reports") / f"{folder_name(run.facts)}-comparison"
         try:
             page = comparison_page.write(result.rows, folder, title=title(run.facts, dry_run))

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from numpy import ndarray
 from numpy.typing import ArrayLike, NDArray
 
 from tconv_bench import backward, conv, reference
+from tconv_bench.objects import describe
 from tconv_bench.problem import Problem
 
 KNOWN = 1024  # checked arguments that are kept
@@ -74,19 +76,17 @@ def conv_transpose_grads(
     return _check_and_compute(grad_out, x, weight, sizes, key)
 
 
-_known: dict[tuple[Any, ...], backward.Ready] = {}
+_known: dict[bytes, backward.Ready] = {}
 
 
-def _key(grad_out: Any, x: Any, weight: Any, sizes: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """All that the check of the arguments reads; None unless they are plain arrays and built-in values."""
-    exact = conv.exact_bytes(sizes)
-    if exact is None or not (conv.is_plain(grad_out) and conv.is_plain(x) and conv.is_plain(weight)):
-        return None
-    return grad_out.shape, grad_out.dtype, x.shape, x.dtype, weight.shape, weight.dtype, exact
+def _key(grad_out: Any, x: Any, weight: Any, sizes: tuple[Any, ...]) -> bytes | None:
+    """All that the check of the arguments reads; None unless they are plain arrays and built-in integers."""
+    described = describe()(ndarray, int, tuple, None, grad_out, x, weight, *sizes)
+    return described if isinstance(described, bytes) else None
 
 
 def _check_and_compute(
-    grad_out: ArrayLike, x: ArrayLike, weight: ArrayLike, sizes: tuple[Any, ...], key: tuple[Any, ...] | None
+    grad_out: ArrayLike, x: ArrayLike, weight: ArrayLike, sizes: tuple[Any, ...], key: bytes | None
 ) -> Gradients:
     x = conv.checked_array(x, "x")
     weight, grad_out = conv.checked_array(weight, "weight", x.dtype), conv.checked_array(grad_out, "grad_out", x.dtype)
@@ -104,7 +104,7 @@ def _check_and_compute(
     if not (x.size and dtype.kind == "f"):
         return Gradients(*(a.astype(dtype, copy=False) for a in _by_definition(problem, *arrays)))
     ready = backward.ready(problem)
-    if key is not None and all(array.dtype.isnative for array in (grad_out, x, weight)) and conv.are_ints(sizes):
+    if key is not None:
         if len(_known) >= KNOWN:
             _known.clear()
         _known[key] = ready

@@ -140,8 +140,9 @@ def _load_tbb() -> None:
 
 def threads() -> int:
     """Threads that a parallel kernel runs on now: ``numba.get_num_threads`` without its locks, 0.1 us for 0.7."""
-    count = getattr(numba_parallel, "_get_num_threads", numba.get_num_threads)  # only there once the threads are started
-    return int(count())
+    # the former is only there once the threads are started
+    count: int = getattr(numba_parallel, "_get_num_threads", numba.get_num_threads)()
+    return count
 
 
 def kernel(function: Callable[..., Any] | None = None, *, parallel: bool = False) -> Any:

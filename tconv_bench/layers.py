@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,20 @@ def read(path: Path | str = DEFAULT) -> list[Layer]:
         raise LayersError(f"{path}: holds no layer")
     _check_unique(layers, path)
     return layers
+
+
+@cache
+def _places() -> dict[str, int]:
+    try:
+        return {layer.label: place for place, layer in enumerate(read())}
+    except LayersError:  # an installed package may be without the file
+        return {}
+
+
+def place(label: str) -> int:
+    """Where a label, or its layer with another batch, stands among the project's own layers; behind them all if nowhere."""
+    places = _places()
+    return places.get(label, places.get(re.sub(r" N=\d+$", "", label), len(places)))
 
 
 def _layer(row: dict[str, Any], where: str) -> Layer:

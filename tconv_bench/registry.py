@@ -46,6 +46,8 @@ class Variant:
     #: True where ``run`` and ``one_shot`` take x and out in any memory order, strided (the shapes stay channels-first); callers
     #: then copy neither, and give a fresh output the order of x: channels-last where that has its channels innermost.
     serves_strided = False
+    #: True where ``one_shot`` reads the weights of an ordinary convolution as they lie, given as a view (``_blocks.turned``).
+    reads_turned_weights = False
 
     def supports(self, problem: Problem) -> Literal[True] | str:
         """True where it serves the problem, or a sentence that says why not and names an alternative."""
@@ -69,11 +71,17 @@ class Variant:
     def one_shot(
         self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None, x: NDArray[Any], out: NDArray[Any]
     ) -> None:
-        """``prepare`` and ``run`` for weights that are used once; a variant may do with less than its whole preparation."""
+        """``prepare`` and ``run`` for weights that are used once; a variant may do with less than its whole preparation.
+
+        The weights are C-contiguous, unless the variant ``reads_turned_weights``.
+        """
         self.run(self.prepare(problem, weight, bias), x, out)
 
     def single_call(self, problem: Problem) -> Callable[..., None]:
-        """``one_shot`` of a problem on the present number of threads, called with (weight, bias, x, out) again and again."""
+        """``one_shot`` of a problem on the present number of threads, called with (weight, bias, x, out) again and again.
+
+        All of them are C-contiguous.
+        """
         return partial(self.one_shot, problem)
 
     def estimate(self, problem: Problem) -> float:

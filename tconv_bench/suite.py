@@ -127,6 +127,8 @@ def run(
 ) -> Path:
     """Measure what the profile asks for and is not measured yet; returns the results folder.
 
+    asv's processes take the comparison's allocator (``workers.ALLOCATOR``): a fresh output is memory that was used before.
+
     Args:
         profile: "quick", "standard" or "full".
         layers_file: a layers CSV to take instead of the suite's own.
@@ -146,7 +148,9 @@ def run(
     if folder.is_dir():
         store.read_asv(folder)
     _check_writable(folder)
-    environment = {"TCONV_BENCH_PROFILE": profile, "ASV_PYTHONPATH": str(root())}
+    from tconv_bench.workers import ALLOCATOR  # imports Numba, as the commands that measure nothing need not
+
+    environment = ALLOCATOR | {"TCONV_BENCH_PROFILE": profile, "ASV_PYTHONPATH": str(root())}
     if layers_file is not None:
         environment["TCONV_BENCH_LAYERS"] = str(layers_file)
     with _environment(environment), _interruptible():

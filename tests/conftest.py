@@ -62,6 +62,17 @@ def same_threads() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def short_turns() -> Iterator[None]:
+    """Numba's CUDA simulator asks its threads without a pause whether all wait: in turns of 5 ms, Python's, it took seven times
+    as long as in these."""
+    before = sys.getswitchinterval()
+    if numba.config.ENABLE_CUDASIM:
+        sys.setswitchinterval(1e-4)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def compiled_meanwhile(request: pytest.FixtureRequest) -> Iterator[None]:
     """A second process compiles into the cache that tests read."""
     if IN_PARTS or len(request.session.items) < WHOLE_RUN:

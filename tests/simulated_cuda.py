@@ -1,7 +1,7 @@
 """The kernels on CUDA in Numba's simulator, on tiny awkward problems; run by ``test_cuda.py`` in a process of its own,
 and on a GPU by ``make gpu-check``.
 
-A simulated thread takes 2 ms, so kernels run with few of them (``jit_cuda``) and the tiles are small ones.
+A simulated thread takes up to 2 ms, so kernels run with few of them (``jit_cuda``) and the tiles are small ones.
 """
 
 from __future__ import annotations
@@ -59,15 +59,8 @@ def check(method: str, problem: Problem) -> None:
     assert_array_equal(out.copy_to_host(), reference.conv_transpose(problem, x, weight, bias))
 
 
-def tiny() -> list[tuple[str, Problem]]:
-    """All tiny problems for kernels without synchronised threads; for the others, which wait for each other, the tiniest."""
-    waiting = ("matmul", "phase", "col2im", "zero_insertion")
-    problems = typed([NAMED[name] for name in TINY])
-    most = {method: 200 if method in waiting else 2000 for method in METHODS}
-    return [(method, problem) for method in METHODS for problem in problems if problem.flops < most[method]]
-
-
-@pytest.mark.parametrize(("method", "problem"), tiny(), ids=str)
+@pytest.mark.parametrize("problem", typed([NAMED[name] for name in TINY]), ids=str)
+@all_methods
 def test_tiny(method: str, problem: Problem):
     check(method, problem)
 
@@ -90,13 +83,13 @@ def test_tiles_over_several_blocks_channel_tails_and_steps():
     check("phase", Problem.parse("n2_ci5_i2x3_co17_k3x2_s2x1_p1x0"))
 
 
-CUTS = ["n1_ci3_i3_co5_k3_s3_op1", "n2_ci3_i3_co3_k5_s2_p3_d3", "n1_ci3_i3x2_co2_k3x2_s2x3_p1x0_op1x0"]
-MORE_CUTS = [
+CUTS = [
+    "n1_ci3_i3_co5_k3_s3_op1", "n2_ci3_i3_co3_k5_s2_p3_d3", "n1_ci3_i3x2_co2_k3x2_s2x3_p1x0_op1x0",
     "n2_ci5_i2x3_co3_k4x4_s2x2_p1x1", "n1_ci6_i2x2_co6_k4x2_s2x2_p3:1x0_g2", "n1_ci3_i2x2x2_co2_k2x3x2_s2x2x2_p0x1x1",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", [*CUTS, *(pytest.param(text, marks=pytest.mark.slow) for text in MORE_CUTS)])
+@pytest.mark.parametrize("text", CUTS)
 def test_every_way_to_cut_a_problem(text: str):
     problem = Problem.parse(f"{text}_float64")
     x, weight, bias = integer_data(problem)

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from tconv_bench import peers, registry, units, verdicts
+from tconv_bench import layers, peers, registry, units, verdicts
 from tconv_bench.plots import (
     comparison,
     style,
@@ -26,6 +26,7 @@ from tconv_bench.plots import (
     versus_svg,
     versus_winners,
 )
+from tconv_bench.store import Measurement
 from tconv_bench.units import X
 from tests.synthetic_comparison import LIMITS, comparison_rows, group, row
 
@@ -87,6 +88,19 @@ def test_rows_of_another_commit_and_of_other_suites_are_left_out():
     extra = [replace(found[0], revision="0123456789", median=0.1), replace(found[0], suite="layers")]
     assert [list(g.rows) for g in versus_rows.compared(found + extra)] == [["auto", "torch"]]
     assert versus_rows.compared(extra) == []
+
+
+def test_groups_stand_in_the_order_of_the_layers_file_and_unknown_ones_after(measured: list[Measurement]):
+    in_file = [layer.label for layer in layers.read()]
+    labels = list(dict.fromkeys(row.label for row in measured))
+    assert labels == in_file[: len(labels)]
+    strangers = [replace(r, label=f"A {r.label}", group=f"A {r.group}") for r in measured if r.label == labels[0]]
+    batches = [replace(r, label=f"{r.label} N=7", group=f"7 {r.group}") for r in measured if r.label == labels[1]]
+    backwards = [*strangers, *sorted(measured, key=lambda r: -labels.index(r.label)), *batches]
+    found = list(dict.fromkeys(group.label for group in versus_rows.compared(backwards)))
+    assert found == [*labels[:2], f"{labels[1]} N=7", *labels[2:], f"A {labels[0]}"]
+    shown = versus_rows.condition(versus_rows.compared(backwards), "one-shot", "hot")
+    assert [group.label for group in shown] == found
 
 
 def test_the_thread_count_of_most_layers_is_shown():

@@ -28,35 +28,36 @@ KERNELS = sorted(
     {kernel for name in registry.methods("cuda") for kernel in registry.get(name, "cuda").kernels},  # type: ignore[attr-defined]
     key=lambda kernel: kernel.name,
 )
-#: Most registers of a thread in float32 or float16, and in float64; 0 where a tile is not for these. At least 8 more than
-#: was seen on the four capabilities, as compilers differ, and a multiple of eight, in which a processor hands them out; 128
-#: where a tile asks for as many blocks.
+#: Most registers of a thread in float32 or float16, and in float64; 0 where a tile is not for these. 128 where a tile asks for
+#: as many blocks; else at least 4 more than was seen with CUDA 12.9 and 13.0 on the four capabilities, as compilers differ, and
+#: a multiple of eight, in which a processor hands them out.
 REGISTERS = {
     "add_parts": (48, 48),
-    "fill": (40, 40),
-    "fill_csr": (72, 72),
+    "fill": (32, 32),
+    "fill_csr": (64, 64),
     "gather": (80, 80),
     "multiply 128x128x8x8x8x8x4": (128, 0),
-    "multiply 128x16x8x8x4x4x8": (112, 176),
+    "multiply 128x16x8x8x4x4x8": (104, 176),
     "multiply 128x32x8x8x4x8x4": (104, 0),
     "multiply 128x64x8x8x8x8x4": (128, 0),
     "multiply 16x128x8x4x4x8x4": (0, 136),
     "multiply 16x256x8x4x8x8x4": (136, 0),
     "multiply 32x128x8x8x8x8x4": (168, 0),
-    "multiply 4x128x8x4x4x32x1": (144, 0),
+    "multiply 4x128x8x4x4x32x1": (136, 0),
     "multiply 64x128x8x8x8x8x4": (128, 0),
-    "multiply 64x64x8x8x4x8x4": (0, 144),
+    "multiply 64x64x8x8x4x8x4": (0, 152),
     "multiply 64x64x8x8x8x8x4": (144, 0),
     "overlap_add": (64, 64),
     "pack": (48, 48),
     "spmm": (48, 56),
     "stamp 0": (48, 48),
-    "stamp 1": (48, 48),
-    "stretch": (48, 56),
+    "stamp 1": (48, 40),
+    "stretch": (48, 48),
 }
-#: Least share of multiply-adds among the instructions of a step, in float32 on compute capability 9.0.
+#: Least share of multiply-adds among the instructions of a step, in float32 on compute capability 9.0; with CUDA 12.9 it is
+#: up to 1.5 % below 13.0's, in one tile 1 % above.
 SHARES = {
-    (128, 128): 0.85, (128, 64): 0.84, (64, 128): 0.8, (64, 64): 0.79, (32, 128): 0.76, (128, 32): 0.78, (128, 16): 0.76,
+    (128, 128): 0.84, (128, 64): 0.84, (64, 128): 0.79, (64, 64): 0.79, (32, 128): 0.76, (128, 32): 0.77, (128, 16): 0.76,
     (16, 256): 0.62, (4, 128): 0.35,
 }  # fmt: skip
 SHARED_BYTES = 48 * 1024
@@ -95,8 +96,9 @@ def test_kernels_are_right_in_the_simulator():
 
 
 @pytest.mark.slow
-def test_kernels_are_right_in_the_simulator_on_more_problems():
-    simulate("-m", "slow")
+@pytest.mark.parametrize("method", registry.methods("cuda"))
+def test_kernels_are_right_in_the_simulator_on_more_problems(method: str):
+    simulate("-m", "slow", "-k", f"[{method}-", "--timeout=300")
 
 
 def test_importing_the_package_loads_nothing_of_cuda():
@@ -342,12 +344,16 @@ def test_a_step_reads_128_bits_at_a_time_and_divides_nothing(tile: _tiles.Tile, 
 
 
 @needs_compiler
-@pytest.mark.skipif(shutil.which("nvdisasm") is None, reason="nvdisasm is not on the PATH: pip install nvidia-cuda-nvdisasm")
 @pytest.mark.parametrize("tile", _tiles.SINGLE, ids=str)
 def test_most_instructions_of_a_step_are_multiply_adds(tile: _tiles.Tile, tmp_path: Path):
+    from cuda.pathfinder import find_nvidia_binary_utility
+
+    disassembler = shutil.which("nvdisasm") or find_nvidia_binary_utility("nvdisasm")
+    if disassembler is None:
+        pytest.skip("nvdisasm is not installed: pip install nvidia-cuda-nvdisasm")
     code = tmp_path / "kernel.cubin"
     code.write_bytes(jit_cuda.machine_code(_implicit_gemm.kernel(tile), "float32", (9, 0)))
-    done = subprocess.run(["nvdisasm", "-c", str(code)], capture_output=True, text=True, check=True)
+    done = subprocess.run([disassembler, "-c", str(code)], capture_output=True, text=True, check=True)
     lines = [line for line in done.stdout.splitlines() if re.search(r"^\.L_x_\d+:|/\*[0-9a-f]{4,}\*/", line.strip())]
     found = machine_loops(lines)
     products = tile.BK * tile.TM * tile.TN
@@ -355,6 +361,7 @@ def test_most_instructions_of_a_step_are_multiply_adds(tile: _tiles.Tile, tmp_pa
     often = without_the_next_tap(steps)
     assert count("FFMA", often) == products
     assert count(r"LDS\.128", often) == tile.BK * (tile.TM + tile.TN) // 4 == count("LDS", often)
+    assert count("LDG", often) == tile.constants["A_LOADS"] + tile.constants["B_VALUES"]
     assert count(r"LDL|STL|MUFU|I2F", steps) == 0
     share = products / count(r"/\*[0-9a-f]{4,}\*/ +\S", often)
     assert share >= SHARES[tile.BM, tile.BN]
@@ -368,11 +375,11 @@ def machine_loops(lines: list[str]) -> list[list[str]]:
 
 
 def without_the_next_tap(steps: list[str]) -> list[str]:
-    """A loop without what it skips in most steps: the part that reads the tables of taps, and multiplies nothing."""
+    """A loop without what it skips in most steps: the part that reads the tables of taps, and nothing else."""
     labels = {line.strip()[:-1]: at for at, line in enumerate(steps) if line.strip().endswith(":")}
     for at, line in enumerate(steps):
         match = re.search(r"BRA.*`\((\.L_x_\d+)\)", line)
         skipped = steps[at + 1 : labels.get(match[1], 0)] if match else []
-        if count(r"LDG\.E ", skipped) >= 4 and not count("FFMA|LDS|STS", skipped):
+        if count(r"LDG\.E ", skipped) >= 4 and not count(r"FFMA|LDS|STS|LDG\.E\.", skipped):
             return steps[: at + 1] + steps[at + 1 + len(skipped) :]
     raise AssertionError("no part of the loop reads the tables of taps")

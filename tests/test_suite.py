@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tconv_bench import layers, registry
+from tconv_bench import layers, registry, suite, workers
 from tconv_bench.store import notes_path, read_asv
 
 pytest.importorskip("asv")
@@ -40,6 +40,25 @@ class Plain(Variant):
     def workspace_bytes(self, problem):
         return 0
 """
+
+
+def test_processes_take_the_comparisons_allocator_and_leave_the_callers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: dict[str, str] = {}
+
+    class Recorder:
+        def __init__(self, *_: Any) -> None: ...
+
+        def go(self) -> None:
+            seen.update(os.environ)
+
+    monkeypatch.setattr(suite, "_Run", Recorder)
+    monkeypatch.setattr(suite, "results_dir", lambda *_: tmp_path)
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "7")
+    before = dict(os.environ)
+    assert suite.run("quick") == tmp_path
+    assert {name: seen[name] for name in workers.ALLOCATOR} == workers.ALLOCATOR
+    assert seen["TCONV_BENCH_PROFILE"] == "quick"
+    assert dict(os.environ) == before
 
 
 def environment(checkout: Path, **extra: str) -> dict[str, str]:

@@ -536,6 +536,7 @@ def test_resize_convolve(
     convolve: Any, shape: Any, kernel: Any, scale: Any, arguments: dict[str, Any], few: int, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(resize_convolution, "FEW_PIXELS", few)
+    monkeypatch.setattr(resize_convolution, "MANY_WEIGHTS", few)
     x, weight = integers(shape), integers(kernel, seed=1) // 20
     options = {name: value for name, value in arguments.items() if name != "bias"}
     bias = np.arange(kernel[0], dtype=np.float32) if "bias" in arguments else None

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from tconv_bench import Problem, layers, plan, reference, registry
-from tconv_bench.variants import _winograd_channels, _winograd_layout, winograd
+from tconv_bench.variants import _blocks, _winograd_channels, _winograd_layout, winograd
 from tests.problems import PROBLEMS, integer_data, poisoned
 from tests.test_phase import ORDERS, right
 
@@ -115,6 +115,44 @@ def test_over_channels_errors_are_those_of_a_float_sum(over_channels):
         x, weight = (rng.standard_normal(shape).astype("float32") for shape in (problem.x_shape, problem.weight_shape))
         exact = reference.conv_transpose(problem, x, weight, None)
         assert np.abs(computed(problem, x, weight, None) - exact).max() < 2e-6 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("way", [False, True])
+@pytest.mark.parametrize("alone", [False, True])
+def test_weights_of_a_convolution_are_read_as_they_lie(alone: bool, way: bool, monkeypatch):
+    """Transformed before all tasks, or panel by panel within them; the same bits as from their copy."""
+    monkeypatch.setattr(winograd, "_runs_over_channels", lambda problem: way)
+    monkeypatch.setattr(winograd, "_is_alone", lambda found, is_alone=winograd._is_alone: alone and is_alone(found))
+    used = set()
+    for text in (*TEXTS, "n1_ci70_i6x5_co50_k3x3_s2x2", "n1_ci21_i4x4_co37_k3x3_p1x1_float64", "n1_ci50_i20_co3_k3_p1"):
+        problem = Problem.parse(text)
+        x, weight, bias = integer_data(problem)
+        used.add(winograd._is_alone(winograd._layout(problem)))
+        expected, out = right(problem), poisoned(problem)
+        WINOGRAD.one_shot(problem, weight, bias, x, out)
+        assert_array_equal(out, expected, err_msg=text)
+        lying = _blocks.turned(np.ascontiguousarray(_blocks.turned(weight)))
+        assert problem.groups > 1 or not lying.flags.c_contiguous
+        with monkeypatch.context() as patch:
+            patch.setattr(np, "ascontiguousarray", None if problem.groups == 1 else np.ascontiguousarray)  # no copy
+            WINOGRAD.one_shot(problem, lying, bias, x, out)
+        assert_array_equal(out, expected, err_msg=text)
+    assert alone in used
+
+
+def test_weights_of_a_convolution_that_are_not_finite(monkeypatch):
+    """An infinity meets the outputs whose sums it belongs to, and no other."""
+    problem = Problem.parse("n1_ci5_i9x7_co13_k3x3_p1x1")
+    x, weight, bias = integer_data(problem)
+    weight[2, 12, 2, 2] = np.inf
+    lying = _blocks.turned(np.ascontiguousarray(_blocks.turned(weight)))
+    results = poisoned(problem), poisoned(problem)
+    for array, out in zip((weight, lying), results):
+        WINOGRAD.one_shot(problem, array, bias, x, out)
+    assert_array_equal(*results)
+    assert np.all(np.isfinite(results[0][:, :12]))
+    assert not np.all(np.isfinite(results[0]))
+    assert np.isfinite(results[0][0, 12, 0, 0])
 
 
 @pytest.mark.parametrize("way", [False, True])

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tconv_bench import units, verdicts
+from tconv_bench import layers, units, verdicts
 from tconv_bench.plots import rows, style
 from tconv_bench.plots.rows import NothingToDrawError
 from tconv_bench.plots.style import Look
@@ -28,8 +28,12 @@ CONDITIONS = (("one-shot", "hot"), ("planned", "hot"), ("planned", "flushed"))
 
 
 def compared(measurements: Iterable[Measurement]) -> list[Group]:
-    """Every group with at least one time, as this commit and the peers made it; labels are unique."""
+    """Every group with at least one time, as this commit and the peers made it; labels are unique.
+
+    They stand in the order of the layers file, whatever run a row came from; layers that are not in it after those that are.
+    """
     found = [g for g in verdicts.groups(row for row in measurements if not row.revision) if g.timed]
+    found.sort(key=lambda group: layers.place(group.label))
     texts: dict[str, set[str]] = {}
     for group in found:
         texts.setdefault(group.label, set()).add(str(group.problem))
@@ -38,8 +42,7 @@ def compared(measurements: Iterable[Measurement]) -> list[Group]:
 
 def main_threads(found: Iterable[Group]) -> int:
     """The thread count of most layers; of several such, the largest."""
-    layers = {(g.label, g.threads) for g in found}
-    counts = Counter(threads for _, threads in layers)
+    counts = Counter(threads for _, threads in {(g.label, g.threads) for g in found})
     return max(counts, key=lambda threads: (counts[threads], threads))
 
 

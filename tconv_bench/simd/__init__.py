@@ -28,7 +28,15 @@ from tconv_bench.simd.tiles import (
     rank_k,
     sum_taps,
 )
-from tconv_bench.simd.transposes import add_transposed, call_transpose, native_transpose, transpose, transpose_rows
+from tconv_bench.simd.transposes import (
+    add_transposed,
+    call_transpose,
+    native_transpose,
+    transpose,
+    transpose_part,
+    transpose_rows,
+    transpose_whole,
+)
 from tconv_bench.simd.vectors import VECTOR_BYTES, vector_bytes
 from tconv_bench.simd.windows import max_gathered, max_lines, max_window
 from tconv_bench.simd.winograd import combine_outputs, combine_pixels, combine_products, combine_weights, combine_window
@@ -93,7 +101,9 @@ __all__ = [
     "take_number",
     "total",
     "transpose",
+    "transpose_part",
     "transpose_rows",
+    "transpose_whole",
     "vector_bytes",
     "weigh_pixels",
     "weigh_runs",

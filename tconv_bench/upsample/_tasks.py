@@ -14,12 +14,13 @@ from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import carray, prange, types
+from numba import carray, prange
 from numpy import empty, ndarray  # each is looked up in every call
 from numpy.typing import ArrayLike, NDArray
 
 from tconv_bench.conv import _check_out, checked_array
 from tconv_bench.jit import kernel, python_function
+from tconv_bench.objects import as_integer, elements
 from tconv_bench.problem import as_int, per_axis
 from tconv_bench.simd import as_pointer, call_task
 
@@ -30,7 +31,6 @@ TASK = 10_000  # nanoseconds of work that is worth a task
 OTHER, STATUS, TASKS = range(3)  # places in every table: address of a third array, not 0 where a task failed, number of tasks
 CODE, LENGTH = -1, -2  # places before it: the machine code's address, the table's length
 HEAD = 2
-DATA = object.__basicsize__  # bytes from where an array's object begins to the address of its elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +52,20 @@ Plan = Callable[..., Call]
 _known: dict[tuple[Any, ...], Call] = {}
 
 
-_as_integer = types.ExternalFunction("PyLong_FromSsize_t", types.intp(types.intp))
-
-
-@kernel
-def _elements(array):
-    """The address of an array's elements, by that of its object."""
-    return carray(as_pointer(array + DATA), 1, np.int64)[0]
-
-
 def _native_address(_, objects, count):
-    return _as_integer(_elements(carray(objects, count)[0]))
+    return as_integer(elements(carray(objects, count)[0]))
 
 
 def _native_run(_, objects, count):
     """All tasks of ``(table, x, out, other)``, arrays; 1, or 0 where one failed."""
     objects = carray(objects, count)
-    table = carray(as_pointer(_elements(objects[0])), HEAD, np.int64)
+    table = carray(as_pointer(elements(objects[0])), HEAD, np.int64)
     code, length = table[HEAD + CODE], table[HEAD + LENGTH]
-    own = carray(as_pointer(_elements(objects[0]) + 8 * HEAD), length, np.int64).copy()
-    own[OTHER] = _elements(objects[3])
+    own = carray(as_pointer(elements(objects[0]) + 8 * HEAD), length, np.int64).copy()
+    own[OTHER] = elements(objects[3])
     for task in range(own[TASKS]):
-        call_task(code, task, own, _elements(objects[1]), _elements(objects[2]))
-    return _as_integer(own[STATUS] == 0)
+        call_task(code, task, own, elements(objects[1]), elements(objects[2]))
+    return as_integer(own[STATUS] == 0)
 
 
 _address, _run = python_function(_native_address), python_function(_native_run)

@@ -26,19 +26,22 @@ import numpy as np
 from numba import carray, from_dtype, types
 from numpy.typing import ArrayLike, NDArray
 
-from tconv_bench.conv import checked_array, conv1d, conv2d, conv3d
+from tconv_bench import registry
+from tconv_bench.conv import checked_array, choose, conv1d, conv2d, conv3d
 from tconv_bench.jit import native
-from tconv_bench.problem import per_axis
+from tconv_bench.problem import DTYPES, Problem, per_axis
 from tconv_bench.simd import copy_grid, stamp_3x3_by_2
 from tconv_bench.upsample._tasks import KNOWN, TASKS, Call, called, make_call, run, scaled, share
 from tconv_bench.upsample.interpolation import bicubic, bilinear
 from tconv_bench.upsample.shuffles import nearest
 from tconv_bench.upsample.transposed import conv_transpose
+from tconv_bench.variants._blocks import turned
 
 _INTERPOLATIONS = {"bilinear": bilinear, "bicubic": bicubic}
 MODES = ("nearest", *_INTERPOLATIONS)
 # Below, a stamp in NumPy costs more than it saves: 64 channels of 32x32 took 5.6 ms and take 1.1, 256 to 128 of 16x16 6.1, 8.5.
 FEW_PIXELS = 512
+MANY_WEIGHTS = 2**20  # from here on what takes longer than turning them round is worth looking for
 BLOCK = 8  # input channels whose kernels are turned together: 512 x 512 of 3x3 in 0.8 instead of 25 ms
 _CONVOLUTIONS = (conv1d, conv2d, conv3d)
 
@@ -104,7 +107,24 @@ def resize_convolve(
     if mode == "nearest" and set(dilations) == {1} and (pixels >= FEW_PIXELS or _is_native(steps, weights.shape)):
         return conv_transpose(image, stamp(weights, steps, groups), bias, steps, groups=groups)
     resized = nearest(image, steps) if mode == "nearest" else _INTERPOLATIONS[mode](image, steps, align_corners)
-    return conv_transpose(resized, stamp(weights, (1,) * ndim, groups), bias, 1, dilation=dilations, groups=groups)
+    stamped = (
+        turned(weights) if _is_read_in_place(resized.shape, weights, dilations, groups) else stamp(weights, (1,) * ndim, groups)
+    )
+    return conv_transpose(resized, stamped, bias, 1, dilation=dilations, groups=groups)
+
+
+def _is_read_in_place(shape: tuple[int, ...], weights: NDArray[Any], dilations: tuple[int, ...], groups: int) -> bool:
+    """Whether the convolution that keeps an image's size is computed by a method that reads many weights as they lie."""
+    if groups > 1 or weights.size < MANY_WEIGHTS or not weights.flags.c_contiguous or weights.dtype.name not in DTYPES:
+        return False
+    c_out, c_in, *kernel = weights.shape
+    ndim = len(kernel)
+    crop = [d * (k - 1) for d, k in zip(dilations, kernel)]
+    problem = Problem(
+        shape[0] if len(shape) == ndim + 2 else 1, c_in, shape[-ndim:], c_out, kernel, 1,
+        [(total - total // 2, total // 2) for total in crop], 0, 1, dilations, weights.dtype.name,
+    )  # fmt: skip
+    return registry.get(choose(problem, planned=False)).reads_turned_weights
 
 
 @lru_cache(KNOWN, typed=True)

@@ -125,6 +125,14 @@ def from_a_line(room: NDArray[Any]) -> NDArray[Any]:
     return room[-room.ctypes.data % LINE_BYTES // room.itemsize :]
 
 
+def turned(weight: NDArray[Any]) -> NDArray[Any]:
+    """A view of an ordinary convolution's weights as the transposed convolution's of stride 1, or the other way round.
+
+    Of one group: (C_out, C_in, *kernel) and (C_in, C_out, *kernel flipped).
+    """
+    return np.flip(weight.swapaxes(0, 1), tuple(range(2, weight.ndim)))
+
+
 def dense(array: NDArray[Any]) -> tuple[NDArray[Any] | None, bool]:
     """The memory of a dense array as one axis, and whether channels are innermost; None where it has gaps."""
     if array.flags.c_contiguous:

@@ -227,6 +227,7 @@ def _multiply(g, tables, x, weight, bias, out, rows, row_blocks, pixel_blocks, p
         return
 
     # A zero that stands for a pixel outside, or for a tap that a row has not, may have met a value that is not finite.
+    # Places afresh again: kept from above, they made 128 x 128 spill 8 bytes in float16 on compute capability 8.0.
     thread = afresh(np.int64(cuda.threadIdx.x))
     rest, row_block = divide(afresh(np.int64(cuda.blockIdx.x)), row_blocks)
     rest, pixel_block = divide(rest, pixel_blocks)

@@ -48,9 +48,20 @@ from tconv_bench.simd import (
 )
 from tconv_bench.variants._launch import BIAS_AT, PANELS_AT, RECORD_AT, SPOILED_AT, TILE_AT, WEIGHT_AT
 from tconv_bench.variants._phase_layout import _cost, _round, _strides, busiest, heights
-from tconv_bench.variants._winograd_layout import AXES_AT, LIMIT_BYTES, RECORD, Axis, Layout, Shape, _each
+from tconv_bench.variants._winograd_layout import (
+    AXES_AT,
+    HEIGHTS_AT,
+    LIMIT_BYTES,
+    RECORD,
+    SIZE,
+    Axis,
+    Layout,
+    Shape,
+    _each,
+    pack_blocks,
+)
+from tconv_bench.variants._winograd_weights import prepare_panel
 
-HEIGHTS_AT = AXES_AT + 1
 MOST = 2 * simd.TALL  # blocks from which on a tile is the tallest
 NEAR_SUMS = 160 * 1024  # bytes of sums that become outputs together, in the second-level cache
 BLOCK_VECTORS = 2  # of output channels
@@ -126,19 +137,19 @@ def _layout(problem: Problem, g: Geometry, sizes: tuple[int, ...], threads: int)
     cut = _cut(problem, g, axes, products, panels, threads)
     if cut is None:
         return None
-    pack_block = max(1, min(c_in, 2**17 // (problem.itemsize * panels[0][1] * products)))
+    near_block, pack_block = pack_blocks(problem, c_in, width, products)
     shape = Shape(
         g.n, c_in, c_out, g.groups, g.iz, g.iy, g.ix, g.oz, g.oy, g.ox, *_each(axes, "stride"), *_each(axes, "size"),
         *_each(axes, "taps"), *_each(axes, "mixed"), *_each(axes, "lines"), *_each(axes, "first"), *_each(axes, "crop"),
         *_each(axes, "tiles"), *_each(axes, "pitch"), g.n * z.tiles, products, len(panels), cut.rows, cut.task_panels,
-        0, c_in, g.kz, g.ky, g.kx, pack_block, c_padded, 1, simd.native_transpose(problem.dtype).address,
+        0, c_in, g.kz, g.ky, g.kx, near_block, pack_block, c_padded, 1, simd.native_transpose(problem.dtype).address,
         *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), False), *_strides((g.n, g.c_out, g.oz, g.oy, g.ox), False),
     )  # fmt: skip
     record = np.array([tuple(shape)], RECORD)
     table = np.array(panels, np.int64)
     phases = np.array([number for axis in axes for pair in axis.phases for number in pair], np.int64)
     tiles = np.array([0, *(heights(left)[0] for left in range(1, MOST + 1))], np.int64)
-    addresses = np.zeros(HEIGHTS_AT + 1, np.int64)
+    addresses = np.zeros(SIZE, np.int64)
     addresses[TILE_AT] = simd.native_sum_taps(problem.dtype).address
     addresses[[RECORD_AT, PANELS_AT, AXES_AT, HEIGHTS_AT]] = [array.ctypes.data for array in (record, table, phases, tiles)]
     return Layout(
@@ -469,7 +480,8 @@ def native_task(task, tables, x, out):
         copy(bias, channel, image, 0, channels)
         for i in range(1, images * out_pixels):
             copy(image, 0, image, i * width, width)
-        w_at = (group * s.c_padded + start) * s.products * s.c_in
+        slot = prepare_panel(s, tables, group, panel, weight)
+        w_at = (group * s.c_padded + panels[slot, 0]) * s.products * s.c_in
         for kz in range(s.sz):
             for ky in range(s.sy):
                 z_lines, y_lines = phases[2 * kz + 1], phases[2 * (s.sz + ky) + 1]

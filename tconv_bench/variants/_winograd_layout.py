@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import product
-from math import prod
+from math import gcd, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +35,9 @@ CALL_CYCLES = 200
 TASK_CYCLES = 4000
 BYTE_CYCLES = 0.08  # of weights, transformed input and sums that come from beyond the second-level cache
 SIZES = {1: (1,), 2: (3, 2), 3: (2,)}  # outputs of a tile and phase, by taps
-AXES_AT = _launch.FIRST_FREE
+AXES_AT, HEIGHTS_AT, TURNED_AT, PACK_AT, RAW_AT, SIZE = range(_launch.FIRST_FREE, _launch.FIRST_FREE + 6)
+NEAR_BYTES = 16 * 1024  # of weights that are transformed together, in half of the first-level cache
+TASK_BYTES = 2**17  # of transformed weights of a task
 
 
 class Axis(NamedTuple):
@@ -103,7 +105,8 @@ class Shape(NamedTuple):
     kz: int  # taps of the kernel
     ky: int
     kx: int
-    pack_block: int  # input channels of a panel whose weights are transformed together
+    near_block: int  # input channels of a panel whose weights are transformed together
+    pack_block: int  # those of a task
     c_padded: int  # channels of a group's panels
     over_channels: int  # vectors run over output channels: ``_winograd_channels``
     turn: int  # the address of ``simd.transpose``
@@ -201,26 +204,35 @@ def _layout(problem: Problem, g: Geometry, sizes: tuple[int, ...], threads: int)
         panels.append((start, height, height))
         start += height
     cut = _cut(problem, axes, positions, products, panels, threads)
-    pack_block = max(1, min(c_in, 2**17 // (problem.itemsize * 16 * products)))
+    near_block, pack_block = pack_blocks(problem, c_in, panels[0][1], products)
     far = int(problem.itemsize * g.n * g.c_out * problem.out_pixels > FAR_BYTES)
     shape = Shape(
         g.n, c_in, c_out, g.groups, g.iz, g.iy, g.ix, g.oz, g.oy, g.ox, *_each(axes, "stride"), *_each(axes, "size"),
         *_each(axes, "taps"), *_each(axes, "mixed"), *_each(axes, "lines"), *_each(axes, "first"), *_each(axes, "crop"),
         *_each(axes, "tiles"), *_each(axes, "pitch"), positions, products, len(panels), cut[0], cut[1], far, cut[2],
-        g.kz, g.ky, g.kx, pack_block, c_out, 0, 0, *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), False),
+        g.kz, g.ky, g.kx, near_block, pack_block, c_out, 0, 0, *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), False),
         *_strides((g.n, g.c_out, g.oz, g.oy, g.ox), False),
     )  # fmt: skip
     record = np.array([tuple(shape)], RECORD)
     table = np.array(panels, np.int64)
     flat = [number for axis in axes for pair in axis.phases for number in pair]
     phases = np.array(flat + [flag for axis in axes for flag in _takes_bias(axis)], np.int64)
-    addresses = np.zeros(AXES_AT + 1, np.int64)
+    addresses = np.zeros(SIZE, np.int64)
     addresses[TILE_AT] = simd.native_sum_taps(problem.dtype).address
     addresses[[RECORD_AT, PANELS_AT, AXES_AT]] = [array.ctypes.data for array in (record, table, phases)]
     pack_tasks = g.groups * len(panels) * -(-c_in // pack_block)
     return Layout(
         shape, axes, record, table, phases, addresses, cut[3] if g.n else 0, cut[4], pack_tasks, products * c_in * g.c_out
     )
+
+
+def pack_blocks(problem: Problem, c_in: int, height: int, products: int) -> tuple[int, int]:
+    """Input channels of a panel whose weights are transformed together, and those of a task; both fill whole vectors."""
+    lanes = simd.VECTOR_BYTES // problem.itemsize
+    unit = lanes // gcd(lanes, height)
+    fit = max(1, NEAR_BYTES // (problem.itemsize * _round(problem.taps, lanes) * height * unit)) * unit
+    near = min(fit, _round(c_in, unit))
+    return near, max(1, TASK_BYTES // (problem.itemsize * products * height * near)) * near
 
 
 def reordered(found: Layout, x_last: bool, out_last: bool) -> Layout:

@@ -56,7 +56,7 @@ from tconv_bench.simd import (
     prefetch_to_read,
     sum_lines,
 )
-from tconv_bench.variants import _blocks, _cuda, _implicit_gemm, _phase_layout, _shuffled
+from tconv_bench.variants import _blocks, _cuda, _implicit_gemm, _phase_layout, _shuffled, _single
 from tconv_bench.variants._launch import (
     BIAS_AT,
     PANELS_AT,
@@ -868,37 +868,34 @@ class Phase(Variant):
         if not (x.flags.c_contiguous and out.flags.c_contiguous):
             self.run(self.prepare(problem, weight, bias), x, out)
             return
-        if _shuffled.fits(problem):
-            rows = _road(problem)
-            code, pack = _shuffled.codes(problem.dtype)
-            pack_and_launch(
-                rows.pack_tasks, pack.address, rows.tasks, rows.alone, code.address, rows.addresses, weight.reshape(-1),
-                scratch(problem.dtype, rows.weights), _shuffled.row_bias(problem, bias), x.reshape(-1), out.reshape(-1),
-            )  # fmt: skip
-            return
         self.single_call(problem)(weight, bias, x, out)
 
     def single_call(self, problem: Problem) -> Callable[..., None]:
-        if _shuffled.fits(problem):
-            return super().single_call(problem)
-        found = _phase_layout.one_shot_layout(problem, _blocks.threads())
-        code, pack = (part.address for part in _native(problem.dtype, found))
+        found, pack_tasks, tables, pack, code, preparation, repeat = _used_once(problem)
         no_bias = np.zeros(problem.c_out, problem.dtype)
 
         def call(weight: NDArray[Any], bias: NDArray[Any] | None, x: NDArray[Any], out: NDArray[Any]) -> None:
-            if not (x.flags.c_contiguous and out.flags.c_contiguous):
-                self.one_shot(problem, weight, bias, x, out)
-                return
             flat = weight.reshape(-1)
-            packed, pack_tasks = (flat, 0) if found.reads_raw else (scratch(problem.dtype, found.weights), found.pack_tasks)
+            packed = scratch(problem.dtype, found.weights) if pack_tasks else flat
+            known = no_bias if bias is None else bias
             done = pack_and_launch(
-                pack_tasks, pack, found.tasks, found.alone, code, found.once, flat, packed, no_bias if bias is None else bias,
-                x.reshape(-1), out.reshape(-1),
+                pack_tasks, pack, found.tasks, found.alone, code, tables, flat, packed,
+                known if repeat == 1 else np.repeat(known, repeat), x.reshape(-1), out.reshape(-1),
             )  # fmt: skip
             if not done:
                 registry.get("direct").one_shot(problem, weight, bias, x, out)
 
-        return call
+        kept = found.weights * problem.itemsize if pack_tasks else 0
+        if not found.alone or found.cycles + preparation > _single.SHORT_CYCLES or kept > _single.PACKED_BYTES:
+            return call
+        table = _single.table(problem, (pack_tasks, pack, found.weights), (found.tasks, code), tables, repeat)
+        run = _single.run()
+
+        def short(weight: NDArray[Any], bias: NDArray[Any] | None, x: NDArray[Any], out: NDArray[Any]) -> None:
+            if run(table, weight, no_bias if bias is None else bias, x, out) == 0:
+                call(weight, bias, x, out)
+
+        return short
 
     def estimate(self, problem: Problem) -> float:
         # Of 67 layers, planned and hot on two Zen 4 cores: 1.11 times this in the geometric mean, with a spread of 1.27.
@@ -957,6 +954,33 @@ def _layout(problem: Problem) -> Layout:
 def _road(problem: Problem) -> Any:
     """The layout of the road that a problem takes."""
     return _shuffled.layout(problem, _blocks.threads()) if _shuffled.fits(problem) else _layout(problem)
+
+
+class _Once(NamedTuple):
+    """Work with weights that are used once."""
+
+    found: Any  # a layout
+    pack_tasks: int  # none where the weights are read where they are
+    tables: NDArray[np.int64]
+    pack: int  # addresses
+    code: int
+    preparation: float  # cycles
+    bias_repeat: int
+
+
+def _used_once(problem: Problem) -> _Once:
+    found: Any
+    if _shuffled.fits(problem):
+        found, codes = _road(problem), _shuffled.codes(problem.dtype)
+        pack_tasks, tables, repeat = found.pack_tasks, found.addresses, problem.taps
+        preparation = _shuffled.preparation_cycles(found)
+    else:
+        found = _phase_layout.one_shot_layout(problem, _blocks.threads())
+        codes = _native(problem.dtype, found)
+        pack_tasks, tables, repeat = 0 if found.reads_raw else found.pack_tasks, found.once, 1
+        preparation = _phase_layout.preparation_cycles(found)
+    code, pack = (part.address for part in codes)
+    return _Once(found, pack_tasks, tables, pack, code, preparation, repeat)
 
 
 def _pack_rows(problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> _Work:

@@ -34,16 +34,13 @@ from tconv_bench.simd import (
     as_pointer,
     call_sum_taps,
     combine_outputs,
-    combine_weights,
     combine_window,
     copy,
-    copy_rows,
     copy_strided,
     deinterleave,
     difference_to_itself,
     interleave,
     prefetch_to_write,
-    transpose,
 )
 from tconv_bench.variants import _blocks, _costs, _winograd_channels, _winograd_layout
 from tconv_bench.variants._launch import (
@@ -57,10 +54,11 @@ from tconv_bench.variants._launch import (
     pack_and_launch,
     scratch,
 )
-from tconv_bench.variants._winograd_layout import AXES_AT, RECORD, Layout
+from tconv_bench.variants._winograd_layout import AXES_AT, PACK_AT, RAW_AT, RECORD, TURNED_AT, Layout
+from tconv_bench.variants._winograd_weights import native_pack, prepare_panel
 
 TALL = simd.TALL
-PACK_CYCLES, FAR_CYCLES = 1.9, 3.8  # of a transformed weight, that on its way to memory
+PACK_CYCLES, FAR_CYCLES = 1.2, 2.5  # of a transformed weight, and of one that leaves the near caches
 NEAR_BYTES = 8 * 2**20  # transformed weights that the caches hold
 
 
@@ -319,7 +317,8 @@ def _native_task(task, tables, x, out):
         for panel in range(first_panel, last_panel):
             start, height = panels[panel, 0], panels[panel, 1]
             channel = group * s.c_out + start
-            w_at = channel * s.products * s.c_in
+            slot = prepare_panel(s, tables, group, panel, weight)
+            w_at = (group * s.c_out + panels[slot, 0]) * s.products * s.c_in
             for kz in range(s.sz):
                 for ky in range(s.sy):
                     own = sums[held:]
@@ -339,101 +338,11 @@ def _native_task(task, tables, x, out):
                                (channel + m) * s.out_c, False)  # fmt: skip
 
 
-@kernel
-def _phase_taps(kernel_size, stride, phase):
-    return (kernel_size - phase + stride - 1) // stride
-
-
-@kernel
-def _weigh(over_channels, size, count, source, at, step, target, to, width):
-    """G of a phase's taps along an axis: rows of its products from rows of ``count`` taps, ``step`` apart."""
-    if size == 1:
-        copy_rows(source, at, step, target, to, width, width, count)
-    elif over_channels:
-        combine_weights(size, count, source, at, step, target, to, width, width)
-    else:
-        combine_weights(size, count, source, at + (count - 1) * step, -step, target, to, width, width)
-
-
-def _native_pack(task, tables, weight, packed):
-    """G g of some input channels: [group][panel][row phase][line along z, y][phase along x, its line][C_in // groups][height].
-
-    A task notes whether all of its weights are finite.
-    """
-    weight, packed = carray(weight, 1), carray(packed, 1)
-    shape = carray(as_pointer(tables[RECORD_AT]), 1, dtype=RECORD)
-    s = shape[0]
-    panels = carray(as_pointer(tables[PANELS_AT]), (s.panels, 3), dtype=np.int64)
-    phases = carray(as_pointer(tables[AXES_AT]), 1, dtype=np.int64)
-    spoiled = carray(as_pointer(tables[SPOILED_AT]), 1, dtype=np.int64)
-    lanes = _vector(packed)
-    rest, block = divmod(task, (s.c_in + s.pack_block - 1) // s.pack_block)
-    group, panel = divmod(rest, s.panels)
-    start, height, channels = panels[panel, 0], panels[panel, 1], panels[panel, 2]
-    width = (height + lanes - 1) // lanes * lanes
-    kernel_size = s.kz * s.ky * s.kx
-    x_lines, y_lines, z_lines = 0, 0, 0
-    for k in range(s.sz):
-        z_lines += phases[2 * k + 1]
-    for k in range(s.sy):
-        y_lines += phases[2 * (s.sz + k) + 1]
-    for k in range(s.sx):
-        x_lines += phases[2 * (s.sz + s.sy + k) + 1]
-    row = x_lines * width
-    slab, channel = y_lines * row, z_lines * y_lines * row
-    places = np.arange(kernel_size) * width
-    taps = np.zeros(kernel_size * width, packed.dtype)
-    rows = np.empty(s.kz * s.ky * row, packed.dtype)
-    planes = np.empty(s.kz * slab, packed.dtype)
-    first_c, last_c = block * s.pack_block, min(s.c_in, (block + 1) * s.pack_block)
-    whole = np.empty((last_c - first_c) * channel, packed.dtype)
-    found = False
-    for c in range(first_c, last_c):
-        source = ((group * s.c_in + c) * s.c_out + start) * kernel_size
-        found |= difference_to_itself(weight, source, channels * kernel_size) != 0
-        transpose(kernel_size, kernel_size, weight, source, taps, places, 0, channels, width)
-        for i in range(s.kz * s.ky):
-            to = i * row
-            for k in range(s.sx):
-                count = _phase_taps(s.kx, s.sx, k)
-                _weigh(s.over_channels, s.mx, count, taps, (i * s.kx + k) * width, s.sx * width, rows, to, width)
-                to += phases[2 * (s.sz + s.sy + k) + 1] * width
-        for i in range(s.kz):
-            to = i * slab
-            for k in range(s.sy):
-                count = _phase_taps(s.ky, s.sy, k)
-                _weigh(s.over_channels, s.my, count, rows, (i * s.ky + k) * row, s.sy * row, planes, to, row)
-                to += phases[2 * (s.sz + k) + 1] * row
-        to = (c - first_c) * channel
-        for k in range(s.sz):
-            count = _phase_taps(s.kz, s.sz, k)
-            _weigh(s.over_channels, s.mz, count, planes, k * slab, s.sz * slab, whole, to, slab)
-            to += phases[2 * k + 1] * slab
-    # line after line, so that all channels' part of a line is written at once
-    to = (group * s.c_padded + start) * s.products * s.c_in + first_c * height
-    first_z = 0
-    for kz in range(s.sz):
-        first_y = 0
-        for ky in range(s.sy):
-            for z in range(first_z, first_z + phases[2 * kz + 1]):
-                for y in range(first_y, first_y + phases[2 * (s.sz + ky) + 1]):
-                    for x in range(x_lines):
-                        at = ((z * y_lines + y) * x_lines + x) * width
-                        for c in range(last_c - first_c):
-                            copy(whole, at + c * channel, packed, to + c * height, height)
-                        to += s.c_in * height
-            first_y += phases[2 * (s.sz + ky) + 1]
-        first_z += phases[2 * kz + 1]
-    if found:
-        spoiled[0] = 1
-
-
 @cache
-def _native(dtype: str, over_channels: int) -> tuple[Any, Any]:
-    """The task of a layout and ``_native_pack`` of a dtype as machine code."""
+def _native(dtype: str, over_channels: int) -> Any:
+    """The task of a layout as machine code."""
     i, p = types.int64, types.CPointer(from_dtype(np.dtype(dtype)))
-    signature = types.void(i, types.CPointer(i), p, p)
-    return native(signature, _winograd_channels.native_task if over_channels else _native_task), native(signature, _native_pack)
+    return native(types.void(i, types.CPointer(i), p, p), _winograd_channels.native_task if over_channels else _native_task)
 
 
 class _State(NamedTuple):
@@ -457,18 +366,18 @@ class Winograd(Variant):
     """Fewer products: minimal filtering of every phase."""
 
     serves_strided = True
+    reads_turned_weights = True
 
     def supports(self, problem: Problem) -> Any:
         return _winograd_layout.unsupported(problem) or True
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
         found = _layout(problem)
-        packed = np.empty(found.weights, problem.dtype)
+        packed = _blocks.from_a_line(np.empty(found.weights + _blocks.LINE_BYTES // problem.itemsize, problem.dtype))
         spoiled = np.zeros(1, np.int64)
         tables = found.addresses.copy()
         tables[SPOILED_AT] = spoiled.ctypes.data
-        _, pack = _native(problem.dtype, found.shape.over_channels)
-        launch(found.pack_tasks, False, pack.address, tables, weight.reshape(-1), packed)
+        launch(found.pack_tasks, False, native_pack(problem.dtype).address, tables, weight.reshape(-1), packed)
         if spoiled[0]:
             return registry.get("direct").prepare(problem, weight, bias)
         state = _State(problem, packed, _bias(problem, bias), weight.copy(), {})
@@ -491,7 +400,7 @@ class Winograd(Variant):
         spoiled = np.zeros(1, np.int64)
         tables = constant.copy()
         tables[SPOILED_AT] = spoiled.ctypes.data
-        launch(found.tasks, False, _native(state.problem.dtype, found.shape.over_channels)[0].address, tables, flat_x, flat_out)
+        launch(found.tasks, False, _native(state.problem.dtype, found.shape.over_channels).address, tables, flat_x, flat_out)
         if spoiled[0]:
             # A transform would carry a NaN or an infinity to every output of its tile.
             direct = registry.get("direct")
@@ -505,13 +414,18 @@ class Winograd(Variant):
             self.run(self.prepare(problem, weight, bias), x, out)
             return
         found = _layout(problem)
-        code, pack = _native(problem.dtype, found.shape.over_channels)
+        code, pack = _native(problem.dtype, found.shape.over_channels), native_pack(problem.dtype)
+        flat, is_turned = _memory(problem, weight)
+        tables, pack_tasks = found.addresses.copy(), found.pack_tasks
+        tables[TURNED_AT] = is_turned
+        if _is_alone(found):
+            tables[PACK_AT], tables[RAW_AT], pack_tasks = pack.address, flat.ctypes.data, 0
         done = pack_and_launch(
-            found.pack_tasks, pack.address, found.tasks, False, code.address, found.addresses, weight.reshape(-1),
+            pack_tasks, pack.address, found.tasks, False, code.address, tables, flat,
             scratch(problem.dtype, found.weights), _bias(problem, bias), x.reshape(-1), out.reshape(-1),
         )  # fmt: skip
         if not done:
-            registry.get("direct").one_shot(problem, weight, bias, x, out)
+            registry.get("direct").one_shot(problem, np.ascontiguousarray(weight), bias, x, out)
 
     def estimate(self, problem: Problem) -> float:
         found = _layout(problem)
@@ -574,6 +488,21 @@ def _layout(problem: Problem) -> Layout:
     threads = _blocks.threads()
     over_channels = _winograd_channels.layout(problem, threads)
     return over_channels if over_channels and _runs_over_channels(problem) else _winograd_layout.layout(problem, threads)
+
+
+def _memory(problem: Problem, weight: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+    """Weights as they lie, and whether they lie as an ordinary convolution's; copied where they lie in neither way."""
+    if problem.groups == 1 and not weight.flags.c_contiguous:
+        of_convolution = _blocks.turned(weight)
+        if of_convolution.flags.c_contiguous:
+            return of_convolution.reshape(-1), True
+    return np.ascontiguousarray(weight).reshape(-1), False
+
+
+def _is_alone(found: Layout) -> bool:
+    """Whether each panel belongs to one task, which can transform its weights just before their use."""
+    s = found.shape
+    return found.tasks == s.groups * -(-s.panels // s.task_panels) and s.block == s.c_in
 
 
 @lru_cache(maxsize=512)
