@@ -124,7 +124,9 @@ def _native_describe(_, objects, count):
         at = _write_size(objects[i], objects[1], objects[2], text, at)
         if at == 0:
             return as_integer(0)
-    return _bytes(text.ctypes.data, at)
+    described = _bytes(text.ctypes.data, at)
+    text[0] = 0  # memory lives until its array's last use, and the bytes above are copied from it
+    return described
 
 
 @cache

@@ -30,16 +30,23 @@ from tconv_bench.simd.tiles import (
 )
 from tconv_bench.simd.transposes import (
     add_transposed,
+    call_squares,
     call_transpose,
+    native_squares,
     native_transpose,
     transpose,
-    transpose_part,
     transpose_rows,
-    transpose_whole,
 )
 from tconv_bench.simd.vectors import VECTOR_BYTES, vector_bytes
 from tconv_bench.simd.windows import max_gathered, max_lines, max_window
-from tconv_bench.simd.winograd import combine_outputs, combine_pixels, combine_products, combine_weights, combine_window
+from tconv_bench.simd.winograd import (
+    call_weights,
+    combine_outputs,
+    combine_pixels,
+    combine_products,
+    combine_window,
+    native_weights,
+)
 
 __all__ = [
     "CHAINS",
@@ -57,16 +64,17 @@ __all__ = [
     "add_transposed",
     "as_pointer",
     "call_shuffle",
+    "call_squares",
     "call_sum_columns",
     "call_sum_taps",
     "call_sum_taps_apart",
     "call_task",
     "call_transpose",
+    "call_weights",
     "clear",
     "combine_outputs",
     "combine_pixels",
     "combine_products",
-    "combine_weights",
     "combine_window",
     "copy",
     "copy_columns",
@@ -84,9 +92,11 @@ __all__ = [
     "max_window",
     "multiply_add_chains",
     "native_shuffle",
+    "native_squares",
     "native_sum_columns",
     "native_sum_taps",
     "native_transpose",
+    "native_weights",
     "part_channels",
     "prefetch_to_read",
     "prefetch_to_write",
@@ -101,9 +111,7 @@ __all__ = [
     "take_number",
     "total",
     "transpose",
-    "transpose_part",
     "transpose_rows",
-    "transpose_whole",
     "vector_bytes",
     "weigh_pixels",
     "weigh_runs",

@@ -1,10 +1,16 @@
 """The additions of Winograd's short correlations (Lavin & Gray, arXiv:1509.09308), on whole vectors."""
 
+from functools import cache
+from typing import Any
+
+import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import carray, from_dtype, njit, types
 from numba.extending import intrinsic
 
-from tconv_bench.simd.vectors import VECTOR_BYTES, Memory, phi_from
+from tconv_bench.jit import native
+from tconv_bench.simd.copies import copy_rows
+from tconv_bench.simd.vectors import VECTOR_BYTES, Memory, call_address, phi_from
 
 
 def _combine(matrix: tuple[tuple[int, ...], ...], wrap: int, halved: tuple[int, ...] = ()):
@@ -143,6 +149,28 @@ def combine_weights(size, taps, source, at, step, target, to, out_step, count):
         _weights_2_of_1(source, at, step, 0, target, to, out_step, count)
     else:
         _weights_1_of_1(source, at, step, 0, target, to, out_step, count)
+
+
+def _native_weights(size, taps, source, at, step, target, to, out_step, count):
+    source, target = carray(source, 1), carray(target, 1)
+    if size == 1:
+        copy_rows(source, at, step, target, to, out_step, count, taps)
+    else:
+        combine_weights(size, taps, source, at, step, target, to, out_step, count)
+
+
+@cache
+def native_weights(dtype: str) -> Any:
+    """``combine_weights`` as machine code of its own, for ``call_weights``; tiles of one output copy their taps."""
+    i, p = types.int64, types.CPointer(from_dtype(np.dtype(dtype)))
+    return native(types.void(i, i, p, i, i, p, i, i, i), _native_weights)
+
+
+@intrinsic
+def call_weights(typingctx, address, size, taps, source, at, step, target, to, out_step, count):
+    """``combine_weights`` through the address of its machine code."""
+    i = types.int64
+    return types.void(i, i, i, source, i, i, target, i, i, i), call_address
 
 
 @njit(nogil=True)

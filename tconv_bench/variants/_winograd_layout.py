@@ -35,7 +35,7 @@ CALL_CYCLES = 200
 TASK_CYCLES = 4000
 BYTE_CYCLES = 0.08  # of weights, transformed input and sums that come from beyond the second-level cache
 SIZES = {1: (1,), 2: (3, 2), 3: (2,)}  # outputs of a tile and phase, by taps
-AXES_AT, HEIGHTS_AT, TURNED_AT, PACK_AT, RAW_AT, SIZE = range(_launch.FIRST_FREE, _launch.FIRST_FREE + 6)
+AXES_AT, HEIGHTS_AT, TURNED_AT, PACK_AT, RAW_AT, WEIGH_AT, SQUARES_AT, SIZE = range(_launch.FIRST_FREE, _launch.FIRST_FREE + 8)
 NEAR_BYTES = 16 * 1024  # of weights that are transformed together, in half of the first-level cache
 TASK_BYTES = 2**17  # of transformed weights of a task
 

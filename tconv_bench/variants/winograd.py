@@ -55,7 +55,7 @@ from tconv_bench.variants._launch import (
     scratch,
 )
 from tconv_bench.variants._winograd_layout import AXES_AT, PACK_AT, RAW_AT, RECORD, TURNED_AT, Layout
-from tconv_bench.variants._winograd_weights import native_pack, prepare_panel
+from tconv_bench.variants._winograd_weights import native_pack, prepare_panel, tables_of
 
 TALL = simd.TALL
 PACK_CYCLES, FAR_CYCLES = 1.2, 2.5  # of a transformed weight, and of one that leaves the near caches
@@ -375,7 +375,7 @@ class Winograd(Variant):
         found = _layout(problem)
         packed = _blocks.from_a_line(np.empty(found.weights + _blocks.LINE_BYTES // problem.itemsize, problem.dtype))
         spoiled = np.zeros(1, np.int64)
-        tables = found.addresses.copy()
+        tables = tables_of(found, problem.dtype)
         tables[SPOILED_AT] = spoiled.ctypes.data
         launch(found.pack_tasks, False, native_pack(problem.dtype).address, tables, weight.reshape(-1), packed)
         if spoiled[0]:
@@ -416,7 +416,7 @@ class Winograd(Variant):
         found = _layout(problem)
         code, pack = _native(problem.dtype, found.shape.over_channels), native_pack(problem.dtype)
         flat, is_turned = _memory(problem, weight)
-        tables, pack_tasks = found.addresses.copy(), found.pack_tasks
+        tables, pack_tasks = tables_of(found, problem.dtype), found.pack_tasks
         tables[TURNED_AT] = is_turned
         if _is_alone(found):
             tables[PACK_AT], tables[RAW_AT], pack_tasks = pack.address, flat.ctypes.data, 0
