@@ -224,6 +224,33 @@ def test_taps_turned_round(dtype: str):
         assert_array_equal(out, expected)
 
 
+@njit
+def _turn_squares(code, source, at, row_step, rows, columns, size, target, to, column_step):
+    simd.call_squares(code, source, at, row_step, rows, columns, size, target, to, column_step)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("down", [False, True])
+def test_squares_turned_round_stay_within_their_source(down: bool, dtype: str):
+    """The named rows and columns are right, to the source's last element; beyond it nothing is read."""
+    lanes = simd.VECTOR_BYTES // np.dtype(dtype).itemsize
+    step = 48
+    for rows, columns, more in ((32, 9, 0), (12, 16, 0), (20, 25, 3), (3, 27, 0)):
+        size = 5 + rows * columns + more
+        source = np.full(size + lanes * columns, np.nan, dtype)
+        source[:size] = np.arange(size)
+        spare = -columns % lanes
+        target = np.zeros((columns + 2 * spare + 1) * step, dtype)
+        first = (spare + (columns - 1) * down) * step
+        _turn_squares(
+            simd.native_squares(dtype).address, source, 5, columns, rows, columns, size, target, first, -step if down else step
+        )
+        taps = target.reshape(-1, step)[spare : spare + columns, :rows]
+        matrix = source[5 : 5 + rows * columns].reshape(rows, columns)
+        assert_array_equal(taps[::-1] if down else taps, matrix.T)
+        assert not np.isnan(target).any()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("size", "taps", "mixed"), [(2, 2, 0), (3, 2, 0), (2, 3, 0), (2, 2, 1), (3, 2, 1), (2, 3, 1)])
 def test_short_correlations_with_fewer_products(size: int, taps: int, mixed: int, dtype: str):

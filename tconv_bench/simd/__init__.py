@@ -44,6 +44,7 @@ from tconv_bench.simd.winograd import (
     combine_outputs,
     combine_pixels,
     combine_products,
+    combine_weights,
     combine_window,
     native_weights,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "combine_outputs",
     "combine_pixels",
     "combine_products",
+    "combine_weights",
     "combine_window",
     "copy",
     "copy_columns",

@@ -186,7 +186,7 @@ def _native_pack(task, tables, weight, packed):
 
 def tables_of(found: Layout, dtype: str) -> NDArray[np.int64]:
     """A copy of a layout's tables, with what the weights' transform calls."""
-    tables = found.addresses.copy()
+    tables: NDArray[np.int64] = found.addresses.copy()
     tables[WEIGH_AT], tables[SQUARES_AT] = simd.native_weights(dtype).address, simd.native_squares(dtype).address
     return tables
 
