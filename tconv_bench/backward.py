@@ -48,7 +48,6 @@ from tconv_bench.simd import (
     transpose_rows,
 )
 from tconv_bench.variants import _native
-from tconv_bench.variants._blocks import from_a_line
 from tconv_bench.variants._launch import FIRST_FREE, scratch
 from tconv_bench.variants._native import SIZES_AT
 
@@ -652,7 +651,7 @@ def compute(
     shares = flat if ready.shares == 1 else empty(ready.shares * flat.size, dtype)
     sums = zeros(ready.problem.c_out * ready.sums, dtype)
     size = workers * ready.room
-    room = from_a_line(scratch(ready.problem.dtype, size + ready.packed + LINE))
+    room = scratch(ready.problem.dtype, size + ready.packed)
     is_right = _run(
         ready.tables, workers, grad_out.reshape(-1), x.reshape(-1), weight.reshape(-1), grad_x.reshape(-1), shares, flat, sums,
         grad_bias, room[:size], room[size : size + ready.packed],

@@ -120,9 +120,13 @@ def store_row(block, at, over_pixels, channels, pixels, phase_pixels, stride, ou
                     out[to + first + phase + stride * j] = block[source + j * channels]
 
 
-def from_a_line(room: NDArray[Any]) -> NDArray[Any]:
-    """Memory from where a cache line starts: vectors that straddle lines are dear."""
-    return room[-room.ctypes.data % LINE_BYTES // room.itemsize :]
+def from_a_line(size: int, dtype: str | np.dtype[Any]) -> NDArray[Any]:
+    """So many elements of memory that begins with a cache line: vectors that straddle lines are dear."""
+    room = np.empty(size + LINE_BYTES, dtype)
+    return room[-room.ctypes.data % LINE_BYTES // room.itemsize :][:size]
+
+
+kernel_from_a_line = kernel(from_a_line)
 
 
 def turned(weight: NDArray[Any]) -> NDArray[Any]:

@@ -348,8 +348,7 @@ def pack(problem: Problem, weight: NDArray[Any]) -> NDArray[Any]:
     matrix = weight.reshape(g.groups, c_in, c_out * problem.taps)
     starts = np.minimum(np.arange(0, c_out, t.channels) * problem.taps, c_out * problem.taps - t.width)
     shape = (g.groups, len(starts), t.width // lanes, c_in, lanes)
-    room = _blocks.from_a_line(np.empty(prod(shape) + _blocks.LINE_BYTES // problem.itemsize, problem.dtype))
-    packed = room[: prod(shape)].reshape(shape)
+    packed = _blocks.from_a_line(prod(shape), problem.dtype).reshape(shape)
     for strip, start in enumerate(starts):
         columns = matrix[:, :, start : start + t.width].reshape(g.groups, c_in, -1, lanes)
         packed[:, strip] = columns.transpose(0, 2, 1, 3)

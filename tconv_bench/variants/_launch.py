@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tconv_bench.jit import kernel
 from tconv_bench.simd import call_task
-from tconv_bench.variants._blocks import LINE_BYTES, from_a_line
+from tconv_bench.variants._blocks import from_a_line
 
 RECORD_AT, TILE_AT, WEIGHT_AT, BIAS_AT, PANELS_AT, SPOILED_AT = range(6)
 FIRST_FREE = 6
@@ -67,11 +67,10 @@ def scratch(dtype: str, size: int) -> NDArray[Any]:
 
     Fresh memory costs page faults: 33 MB of weights took 28 ms instead of 12 to pack and use.
     """
-    room = size + LINE_BYTES // np.dtype(dtype).itemsize
     if size * np.dtype(dtype).itemsize > KEPT_BYTES:
-        return from_a_line(np.empty(room, dtype))
+        return from_a_line(size, dtype)
     buffers = _kept.__dict__
     buffer = buffers.get(dtype)
     if buffer is None or buffer.size < size:
-        buffer = buffers[dtype] = from_a_line(np.empty(room, dtype))
+        buffer = buffers[dtype] = from_a_line(size, dtype)
     return buffer

@@ -17,11 +17,11 @@ from tconv_bench.jit import kernel, python_function
 from tconv_bench.objects import as_integer, elements
 from tconv_bench.problem import Problem
 from tconv_bench.simd import as_pointer, call_task
+from tconv_bench.variants._blocks import LINE_BYTES
 from tconv_bench.variants._launch import BIAS_AT, SPOILED_AT, WEIGHT_AT
 
 SHORT_CYCLES = 60_000  # of a call that may hold the GIL
 PACKED_BYTES = 32 * 1024  # of weights that a call packs, at most
-LINE = 64
 PACK_TASKS, PACK_CODE, TASKS, CODE, PACKED, LENGTH, CHANNELS, REPEAT, ITEM = range(9)  # places before those that tasks know
 HEAD = 9
 
@@ -65,13 +65,13 @@ def _native_single(_, objects, count):
     length, repeated = head[LENGTH], head[CHANNELS] * head[REPEAT] if head[REPEAT] > 1 else 0
     known = carray(as_pointer(elements(objects[0]) + 8 * HEAD), length, np.int64)
     # The tables, a word that says what is not finite, packed weights, repeated bias: memory that lives until the last task.
-    own = np.empty(length + 1 + LINE // 8 + head[PACKED] + repeated, np.int64)
+    own = np.empty(length + 1 + LINE_BYTES // 8 + head[PACKED] + repeated, np.int64)
     for i in range(length):
         own[i] = known[i]
     own[length] = 0
     weight, bias = elements(objects[1]), elements(objects[2])
     packed = weight
-    room = (own.ctypes.data + 8 * (length + 1) + LINE - 1) // LINE * LINE
+    room = (own.ctypes.data + 8 * (length + 1) + LINE_BYTES - 1) // LINE_BYTES * LINE_BYTES
     if head[PACK_TASKS] > 0:
         packed = room
     if repeated > 0:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tconv_bench import simd
 from tconv_bench.jit import kernel, native
 from tconv_bench.simd import as_pointer, call_squares, call_task, call_weights, copy, difference_to_itself
-from tconv_bench.variants._blocks import LINE_BYTES
+from tconv_bench.variants._blocks import kernel_from_a_line
 from tconv_bench.variants._launch import PANELS_AT, RECORD_AT, SPOILED_AT
 from tconv_bench.variants._winograd_layout import AXES_AT, PACK_AT, RAW_AT, RECORD, SQUARES_AT, TURNED_AT, WEIGH_AT, Layout
 
@@ -101,12 +101,6 @@ def _along_y_and_z(s, code, phases, rows, planes, x_lines, y_lines, step, target
 
 
 @kernel
-def _from_a_line(room):
-    """The array from the first cache line that starts in it: a vector that crosses lines takes twice as long to write."""
-    return room[-room.ctypes.data % LINE_BYTES // room.itemsize :]
-
-
-@kernel
 def _slot(s, tables, panel):
     """The panel at whose place a panel's weights are."""
     return panel if tables[PACK_AT] == 0 else panel // s.task_panels * s.task_panels
@@ -154,10 +148,11 @@ def _native_pack(task, tables, weight, packed):
         y_lines += phases[2 * (s.sz + k) + 1]
     row = x_lines * step
     spare = (kernel_size + lanes - 1) // lanes * lanes - kernel_size
-    taps = _from_a_line(np.zeros((kernel_size + 2 * spare + 1) * step, packed.dtype))
+    taps = kernel_from_a_line((kernel_size + 2 * spare) * step, packed.dtype)
+    taps[:] = 0
     first = spare * step
-    rows = _from_a_line(np.empty(s.ky * s.kz * row + lanes, packed.dtype))
-    planes = _from_a_line(np.empty(s.kz * y_lines * row + lanes if s.kz > 1 and s.ky > 1 else lanes, packed.dtype))
+    rows = kernel_from_a_line(s.ky * s.kz * row, packed.dtype)
+    planes = kernel_from_a_line(s.kz * y_lines * row if s.kz > 1 and s.ky > 1 else 0, packed.dtype)
     tail = np.empty(s.products * step if s.near_block * height % lanes or s.c_in % s.near_block else 0, packed.dtype)
     weigh, squares, turned = tables[WEIGH_AT], tables[SQUARES_AT], tables[TURNED_AT]
     found = False

@@ -57,6 +57,7 @@ from tconv_bench.simd import (
     sum_lines,
 )
 from tconv_bench.variants import _blocks, _cuda, _implicit_gemm, _phase_layout, _shuffled, _single
+from tconv_bench.variants._blocks import kernel_from_a_line
 from tconv_bench.variants._launch import (
     BIAS_AT,
     PANELS_AT,
@@ -326,13 +327,6 @@ def _pixels_task(
                 if c + channels == s.c_in:
                     _store_pixels(s, row_phase, own, padded, low, high, height, out, channel * s.out_c, nothing)
                 rows += height
-
-
-@kernel
-def _room(size, like):
-    """An array that begins with a cache line."""
-    found = np.empty(size + 64 // like.itemsize, like.dtype)
-    return found[-found.ctypes.data % 64 // like.itemsize :]
 
 
 @kernel
@@ -709,10 +703,10 @@ def _native_rows(task, tables, x, out):
     for panel in range(first_panel, last_panel):
         channels += panels[panel, 1]
     padded = (min(s.positions, s.task_positions) + lanes - 1) // lanes * lanes
-    packed = _room(s.c_in * _length(s.chunk, 0, lanes), out)
-    lines = _room(s.members * panels[0, 1] * _length(s.chunk, s.carry, lanes), out)
+    packed = kernel_from_a_line(s.c_in * _length(s.chunk, 0, lanes), out.dtype)
+    lines = kernel_from_a_line(s.members * panels[0, 1] * _length(s.chunk, s.carry, lanes), out.dtype)
     kept = np.empty(s.entries * s.members * channels * s.carry, out.dtype)
-    sums = _room(s.sz * s.sy * s.sx * channels * _length(padded, 0, lanes) + lanes, out)
+    sums = kernel_from_a_line(s.sz * s.sy * s.sx * channels * _length(padded, 0, lanes) + lanes, out.dtype)
     for group in range(first_group, last_group):
         _rows_task(tables[TILE_AT], s, group, first_panel, last_panel, low, x, weight, bias, panels, jobs, distances, phases,
                    heights, packed, lines, kept, sums, out)  # fmt: skip

@@ -373,7 +373,7 @@ class Winograd(Variant):
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any] | None) -> Any:
         found = _layout(problem)
-        packed = _blocks.from_a_line(np.empty(found.weights + _blocks.LINE_BYTES // problem.itemsize, problem.dtype))
+        packed = _blocks.from_a_line(found.weights, problem.dtype)
         spoiled = np.zeros(1, np.int64)
         tables = tables_of(found, problem.dtype)
         tables[SPOILED_AT] = spoiled.ctypes.data
