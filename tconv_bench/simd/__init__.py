@@ -8,9 +8,20 @@ Names are taken from here; the modules behind it are cut by what they do.
 
 from tconv_bench.simd.calls import as_pointer, call_task, prefetch_to_read, prefetch_to_write, take_number
 from tconv_bench.simd.column_tiles import call_sum_columns, native_sum_columns, sum_columns
-from tconv_bench.simd.copies import add_rows, clear, copy_grid, copy_rows, copy_strided, halve_rows, spread, stamp_3x3_by_2
+from tconv_bench.simd.copies import (
+    add_rows,
+    clear,
+    copy_grid,
+    copy_rows,
+    copy_strided,
+    finish_streams,
+    halve_rows,
+    spread,
+    stamp_3x3_by_2,
+    stream,
+)
 from tconv_bench.simd.interleaving import INTERLEAVED, copy, deinterleave, interleave, part_channels
-from tconv_bench.simd.lines import add_lines, sum_lines
+from tconv_bench.simd.lines import WOVEN, add_lines, sum_lines, weave_lines
 from tconv_bench.simd.places import gather, put_channels
 from tconv_bench.simd.resampling import gather_pixels, resample_rows, weigh_pixels, weigh_runs
 from tconv_bench.simd.shuffled_tiles import SHUFFLED, call_shuffle, native_shuffle
@@ -60,6 +71,7 @@ __all__ = [
     "TALL",
     "VECTOR_BYTES",
     "WIDE",
+    "WOVEN",
     "add_lines",
     "add_rows",
     "add_transposed",
@@ -85,6 +97,7 @@ __all__ = [
     "copy_strided",
     "deinterleave",
     "difference_to_itself",
+    "finish_streams",
     "gather",
     "gather_pixels",
     "halve_rows",
@@ -107,6 +120,7 @@ __all__ = [
     "resample_rows",
     "spread",
     "stamp_3x3_by_2",
+    "stream",
     "sum_columns",
     "sum_lines",
     "sum_taps",
@@ -115,6 +129,7 @@ __all__ = [
     "transpose",
     "transpose_rows",
     "vector_bytes",
+    "weave_lines",
     "weigh_pixels",
     "weigh_runs",
 ]

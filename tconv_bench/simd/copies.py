@@ -1,11 +1,12 @@
 """Copies of rows and grids at plain addresses."""
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from tconv_bench.simd.vectors import Conversion, Vectors, phi_from, splat
+from tconv_bench.simd.interleaving import copy
+from tconv_bench.simd.vectors import LINE_BYTES, Conversion, Vectors, phi_from, splat
 
 
 @intrinsic
@@ -62,6 +63,69 @@ def copy_rows(typingctx, source, at, source_step, out, to, out_step, width, rows
 
     i = types.int64
     return types.void(source, i, i, out, i, i, i, i), codegen
+
+
+def _streamed(whole_vectors: bool):
+    """Intrinsic: out[to + j] = source[at + j] for j < count, past the caches; in vectors, which begin at one's border in
+    ``out``, or element by element.
+    """
+
+    def codegen(context, builder, signature, args):
+        _, at, _, to, count = args
+        vectors = Vectors(context, builder, signature.args[0].dtype)
+        source, out = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2))
+        lanes = vectors.lanes if whole_vectors else 1
+        # a lone element as an integer: processors have no such store of a float
+        kind = vectors.type if whole_vectors else ir.IntType(8 * vectors.size)
+        past_the_caches = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+
+        def place(array, first, j):
+            return builder.bitcast(builder.gep(array, [builder.add(first, j)]), kind.as_pointer())
+
+        with cgutils.for_range(builder, builder.udiv(count, vectors.constant(lanes))) as step:
+            j = builder.mul(step.index, vectors.constant(lanes))
+            value = builder.load(place(source, at, j), align=vectors.size)
+            stored = builder.store(value, place(out, to, j), align=lanes * vectors.size)
+            stored.set_metadata("nontemporal", past_the_caches)
+        return context.get_dummy_value()
+
+    def typing(typingctx, source, at, out, to, count):
+        i = types.int64
+        return types.void(source, i, out, i, i), codegen
+
+    return intrinsic(typing)
+
+
+_stream_vectors, _stream_elements = _streamed(True), _streamed(False)
+
+
+@njit(nogil=True)
+def stream(source, at, out, to, count):
+    """out[to + j] = source[at + j] for j < count, past the caches, which need not read what is overwritten.
+
+    The lines that a run shares with its neighbours too: an ordinary store to a line that is far away keeps all that follow
+    waiting, 400 cycles. ``finish_streams`` comes before other threads may read.
+    """
+    begins = out.ctypes.data + to * out.itemsize
+    if begins % out.itemsize:
+        copy(source, at, out, to, count)
+        return
+    head = min(count, -begins % LINE_BYTES // out.itemsize)
+    whole = (count - head) * out.itemsize // LINE_BYTES * LINE_BYTES // out.itemsize
+    _stream_elements(source, at, out, to, head)
+    _stream_vectors(source, at + head, out, to + head, whole)
+    _stream_elements(source, at + head + whole, out, to + head + whole, count - head - whole)
+
+
+@intrinsic
+def finish_streams(typingctx):
+    """Stores past the caches before this come before what follows it."""
+
+    def codegen(context, builder, signature, args):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 @intrinsic

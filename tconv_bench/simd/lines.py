@@ -1,10 +1,11 @@
-"""Lines of pixels: short correlations along them, and lines added up at distances."""
+"""Lines of pixels: short correlations along them, those of all phases interleaved, and lines added up at distances."""
 
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from tconv_bench.simd.vectors import VECTOR_BYTES, Memory, Vectors, multiply_add, phi_from, splat
+from tconv_bench.simd.interleaving import interleaved
+from tconv_bench.simd.vectors import VECTOR_BYTES, Memory, Vectors, first_lanes, multiply_add, phi_from, splat
 
 
 def _lines(nv: int):
@@ -81,6 +82,125 @@ def sum_lines(line, weight, w_at, taps, first, taps_count, bias, sums, at, count
     whole = count // (4 * lanes) * (4 * lanes)
     _lines_4(line, weight, w_at, taps, first, taps_count, bias, sums, at, 0, whole)
     _lines_1(line, weight, w_at, taps, first, taps_count, bias, sums, at, whole, count)
+
+
+def _weave(stride: int, nv: int, masked: bool):
+    """Intrinsic: ``weave_lines`` for elements ``begin ... count - 1`` of out: whole blocks of ``nv`` vectors of each phase, or
+    the part of one that is left.
+    """
+
+    def codegen(context, builder, signature, args):
+        _, line_at, _, w_at, _, _, first_job, bias, _, to, begin, count = args
+        vectors = Vectors(context, builder, signature.args[0].dtype)
+        memory, lanes, constant = vectors.memory, vectors.lanes, vectors.constant
+        line, weight, taps, jobs, out = (
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2, 4, 5, 8)
+        )
+        initial = splat(builder, bias, vectors.type)
+
+        def number(array, index, more=0):
+            return builder.load(builder.gep(array, [builder.add(index, constant(more))]))
+
+        # a phase's first tap and past its last one, and where they are read from the first element of out on
+        phases = []
+        for phase in range(stride):
+            first = number(jobs, first_job, 4 * phase)
+            phases.append((first, builder.add(first, number(jobs, first_job, 4 * phase + 1))))
+        start = builder.block
+        block, end = builder.append_basic_block("weave_block"), builder.append_basic_block("weave_end")
+        builder.cbranch(builder.icmp_signed("<", begin, count), block, end)
+        builder.position_at_end(block)
+        done = phi_from(builder, begin, start)
+        j = builder.add(line_at, builder.sdiv(done, constant(stride)))
+        found = []
+        for first, last in phases:
+            before = builder.block
+            inner, after = builder.append_basic_block("weave_tap"), builder.append_basic_block("weave_after")
+            builder.cbranch(builder.icmp_signed("<", first, last), inner, after)
+            builder.position_at_end(inner)
+            tap = phi_from(builder, first, before)
+            sums = [phi_from(builder, initial, before) for _ in range(nv)]
+            entry = builder.mul(tap, constant(2))
+            factor = builder.load(memory.address(weight, builder.add(w_at, number(taps, entry))), align=vectors.size)
+            factor, source = splat(builder, factor, vectors.type), builder.add(j, number(taps, entry, 1))
+            following = []
+            for v, value in enumerate(sums):
+                pixels = memory.load(memory.address(line, builder.add(source, constant(v * lanes))))
+                following.append(multiply_add(builder, factor, pixels, value))
+            next_tap = builder.add(tap, constant(1))
+            for phi, value in ((tap, next_tap), *zip(sums, following)):
+                phi.add_incoming(value, inner)
+            builder.cbranch(builder.icmp_signed("<", next_tap, last), inner, after)
+            builder.position_at_end(after)
+            totals = [phi_from(builder, initial, before) for _ in range(nv)]
+            for total, value in zip(totals, following):
+                total.add_incoming(value, inner)
+            found.append(totals)
+        left = builder.sub(count, done)
+        for v in range(nv):
+            for number_of, value in enumerate(interleaved(builder, [totals[v] for totals in found])):
+                at = (v * stride + number_of) * lanes
+                mask = first_lanes(builder, lanes, left, at) if masked else None
+                memory.store(value, memory.address(out, builder.add(builder.add(to, done), constant(at))), mask)
+        next_done = builder.add(done, constant(nv * stride * lanes))
+        done.add_incoming(next_done, builder.block)
+        builder.cbranch(builder.icmp_signed("<", next_done, count), block, end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    def typing(typingctx, line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, begin, count):
+        i = types.int64
+        return types.void(line, i, weight, i, taps, jobs, i, line.dtype, out, i, i, i), codegen
+
+    return intrinsic(typing)
+
+
+#: strides whose phases are summed up and interleaved without leaving the registers, and vectors of each phase at once
+WOVEN = {1: 4, 2: 4, 3: 2, 4: 2}
+_weave_1_4 = _weave(1, 4, False)
+_weave_1_1 = _weave(1, 1, False)
+_weave_1_part = _weave(1, 1, True)
+_weave_2_4 = _weave(2, 4, False)
+_weave_2_1 = _weave(2, 1, False)
+_weave_2_part = _weave(2, 1, True)
+_weave_3_2 = _weave(3, 2, False)
+_weave_3_1 = _weave(3, 1, False)
+_weave_3_part = _weave(3, 1, True)
+_weave_4_2 = _weave(4, 2, False)
+_weave_4_1 = _weave(4, 1, False)
+_weave_4_part = _weave(4, 1, True)
+
+
+@njit(nogil=True)
+def weave_lines(stride, line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, count):
+    """out[to + stride*j + r] = bias + sum over the taps t of phase r of weight[w_at + taps[2t]] * line[line_at + taps[2t+1] + j].
+
+    For the first ``count`` elements of out; ``stride`` is one of ``WOVEN``, phase r has ``jobs[first_job + 4r + 1]`` taps from
+    ``jobs[first_job + 4r]`` on. Reads whole vectors of ``line``.
+    """
+    lanes = VECTOR_BYTES // line.itemsize
+    one = stride * lanes
+    ones = count // one * one
+    if stride == 1:
+        wide = count // (4 * one) * (4 * one)
+        _weave_1_4(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, 0, wide)
+        _weave_1_1(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, wide, ones)
+        _weave_1_part(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, ones, count)
+    elif stride == 2:
+        wide = count // (4 * one) * (4 * one)
+        _weave_2_4(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, 0, wide)
+        _weave_2_1(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, wide, ones)
+        _weave_2_part(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, ones, count)
+    elif stride == 3:
+        wide = count // (2 * one) * (2 * one)
+        _weave_3_2(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, 0, wide)
+        _weave_3_1(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, wide, ones)
+        _weave_3_part(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, ones, count)
+    else:
+        wide = count // (2 * one) * (2 * one)
+        _weave_4_2(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, 0, wide)
+        _weave_4_1(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, wide, ones)
+        _weave_4_part(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, ones, count)
 
 
 def _add_lines(nv: int):

@@ -30,6 +30,7 @@ def _target() -> tuple[str, str]:
 
 CPU_NAME, CPU_FEATURES = _target()
 VECTOR_BYTES = vector_bytes(CPU_NAME, CPU_FEATURES)
+LINE_BYTES = 64  # of a cache line
 
 
 def splat(builder, scalar, vector):

@@ -24,6 +24,7 @@ PACKED_BYTES = 512 * 1024  # packed input of a task, read once per panel of weig
 LIMIT_BYTES = 3 * 2**20  # packed input of a task, whatever the layer
 CHANNELS_BYTES = 128 * 1024  # weights that all rows of a task over channels pass before the next input channels' come
 FAR_BYTES = 2**20  # the lines of a larger output are fetched while its sums are computed
+BEYOND_BYTES = 2**25  # a larger output is written past the caches, none of which would keep it
 PART = 12  # vectors of positions whose sums are stored together
 # What a task costs besides its multiply-adds, in cycles (measured on Zen 4): an element stored over channels and over
 # pixels, an element packed, a task begun.
@@ -89,7 +90,7 @@ class Shape(NamedTuple):
     flat: int  # the line is the image's own memory: no zeros between rows
     merged: int  # tiles of several phases along x
     crop: int  # outputs before the first one that is wanted of a row: phases are counted from where taps meet them together
-    far: int  # the output is larger than the second-level cache
+    far: int  # the output is larger than the second-level cache; 2: than any
     positions: int
     span: int  # from the smallest distance of a tap to the largest
     reach: int  # the largest distance of a tap
@@ -243,6 +244,12 @@ class _Cut(NamedTuple):
     chunk: int = 0
 
 
+def distance(problem: Problem) -> int:
+    """How far the output lies: 0 where the second-level cache may hold it, 1 where others may, 2 in memory."""
+    out_bytes = problem.itemsize * problem.batch * problem.c_out * problem.out_pixels
+    return int(out_bytes > FAR_BYTES) + int(out_bytes > BEYOND_BYTES)
+
+
 @lru_cache(maxsize=512)
 def layout(problem: Problem, threads: int) -> Layout:
     """The plan of work on a number of threads, for channels-first memory.
@@ -329,7 +336,7 @@ def _layout(problem: Problem, threads: int, fold: int, way: int | None = None) -
     found = [entry for job in jobs for entry in job.entries]
     per_row = max(1, max(sum(job.row_phase == r for job in jobs) for r in range(z.stride * y.stride)))
     flat = span == 0 and (x.pitch, y.pitch, z.pitch) == (x.data, y.data, z.data) == (g.ix, g.iy, g.iz)
-    far = problem.itemsize * g.n * g.c_out * problem.out_pixels > FAR_BYTES
+    far = distance(problem)
     out_n, out_c, out_z, out_y, out_x = _strides((g.n, g.c_out, g.oz, g.oy, g.ox), False)
     members = _members(found)
     pack_block = max(1, min(16, 16384 // (problem.itemsize * cut.panels[0][1] * problem.taps // fold)))
@@ -339,7 +346,7 @@ def _layout(problem: Problem, threads: int, fold: int, way: int | None = None) -
         for entries in (max(len(job.entries) for job in jobs), len(found))
     )
     shape = Shape(
-        g.n, c_in, c_out, g.groups, int(cut.over_pixels), fold, int(flat), int(merged), crop, int(far), positions, span, reach,
+        g.n, c_in, c_out, g.groups, int(cut.over_pixels), fold, int(flat), int(merged), crop, far, positions, span, reach,
         x.pitch, y.pitch, z.pitch, x.width, y.width, z.width, x.first, y.first, z.first, x.data, y.data, z.data, x.stride,
         y.stride, z.stride, g.ox // fold, g.oy, g.oz, problem.taps, sum(len(places) for places, *_ in found), len(found),
         per_row, len(cut.panels), cut.positions, cut.task_panels, cut.rows, cut.groups, cut.block,
@@ -510,7 +517,8 @@ def _cut(w: _Work, threads: int, over_pixels: bool) -> _Cut | None:
         panels, costs = _pixel_panels(w)
         step = 2 * w.lanes
         room = PACKED_BYTES // (w.size * w.c_in) - w.span
-        most = max(step, min(_round(w.positions, step), room // step * step, 16 * step))
+        few = room if w.c_in == w.c_out == 1 else 16 * step
+        most = max(step, min(_round(w.positions, step), room // step * step, few))
         block = max(1, min(w.c_in, LIMIT_BYTES // (w.size * packed_length(most, w.span, w.lanes))))
     else:
         panels = _channel_panels(w)
@@ -700,7 +708,10 @@ def workspace_elements(found: Layout) -> int:
             + members * int(found.panels[0, 1]) * packed_length(s.chunk, s.carry, lanes)
             + s.entries * members * most * s.carry + s.sz * s.sy * s.sx * most * packed_length(padded, 0, lanes)
         )  # fmt: skip
+    if s.c_in == s.c_out == 1:
+        rows = packed_length(padded, s.span, lanes) // s.pitch + 2
+        return packed + s.sx * PART * lanes + lanes + 8 * rows * (1 + s.task_rows)  # and two lists of rows
     if s.block == s.c_in:
-        return packed + s.sx * simd.TALL * (padded if s.c_in == 1 else PART * lanes) + lanes
+        return packed + s.sx * simd.TALL * PART * lanes + lanes
     rows = max(int(found.panels[i : i + s.task_panels, 1].sum()) for i in range(0, s.panels, s.task_panels))
     return packed + s.sx * rows * padded + lanes

@@ -50,11 +50,15 @@ from tconv_bench.simd import (
     call_transpose,
     clear,
     copy,
+    copy_rows,
     copy_strided,
     difference_to_itself,
+    finish_streams,
     interleave,
     prefetch_to_read,
+    stream,
     sum_lines,
+    weave_lines,
 )
 from tconv_bench.variants import _blocks, _cuda, _implicit_gemm, _phase_layout, _shuffled, _single
 from tconv_bench.variants._blocks import kernel_from_a_line
@@ -83,6 +87,7 @@ from tconv_bench.variants._phase_layout import (
 )
 
 TALL = simd.TALL
+MOST_WOVEN = max(simd.WOVEN)  # and every smaller stride
 NEAR = 8192  # bytes from the weights that a tile reads to those it asks for
 AHEAD = 1024  # pairs of cache lines that the tiles of one part ask for, at most
 
@@ -143,6 +148,8 @@ def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at, ahea
     n, jz = divmod(slab, s.pz)
     position = low
     places = np.empty(high - low if s.out_c == 1 else 0, np.int64)
+    weaves = ahead.size == 0 and s.out_x == 1 and (s.crop > 0 or s.far == 2)
+    woven = kernel_from_a_line((high - low + 64) * s.sx if weaves else 0, out.dtype)
     while position < high:
         run = min(s.pitch - jx, high - position)
         oz, oy = jz * s.sz + rz, jy * s.sy + ry
@@ -158,11 +165,13 @@ def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at, ahea
                         if listed < room:
                             ahead[2 * listed] = base + (to + m * s.out_c + i) * out.itemsize
                             listed += 1
-            elif s.out_x == 1 and skipped:
-                row_start = np.empty(skipped + count + s.sx, out.dtype)
+            elif s.out_x == 1 and (skipped or s.far == 2):
                 for m in range(height):
-                    interleave(s.sx, sums, at + m * step, height * step, row_start, 0, skipped + count)
-                    copy(row_start, skipped, out, to + m * s.out_c, count)
+                    interleave(s.sx, sums, at + m * step, height * step, woven, 0, skipped + count)
+                    if s.far == 2:
+                        stream(woven, skipped, out, to + m * s.out_c, count)
+                    else:
+                        copy(woven, skipped, out, to + m * s.out_c, count)
             elif s.out_x == 1:
                 for m in range(height):
                     interleave(s.sx, sums, at + m * step, height * step, out, to + m * s.out_c, count)
@@ -254,13 +263,6 @@ def _pixels_task(
     nothing = np.empty(0, np.int64)
     if whole:
         _pack(s, x, x_at, s.c_in, low - s.reach, length, packed)
-    if s.c_in == 1 and s.c_out == 1:
-        for row_phase in range(first_row, last_row):
-            for job in range(s.jobs):
-                sum_lines(packed, weight, group * s.taps, taps, jobs[row_phase, job, 0], jobs[row_phase, job, 1], bias[group],
-                          sums, job * padded, padded)  # fmt: skip
-            _store_pixels(s, row_phase, sums, padded, low, high, 1, out, group * s.out_c, nothing)
-        return
     part = PART * lanes
     ahead = np.empty(2 * AHEAD, np.int64)
     ahead[:] = ahead.ctypes.data + 128  # a line of this task's own: two cores that ask to write one take it from each other
@@ -290,8 +292,9 @@ def _pixels_task(
                 for row_phase in range(first_row, last_row):
                     listed = 0
                     if s.far:
-                        listed = _store_pixels(s, row_phase, sums, width, low + sub, min(high, low + sub + width), height, out,
-                                               channel * s.out_c, ahead)  # fmt: skip
+                        if s.far == 1:
+                            listed = _store_pixels(s, row_phase, sums, width, low + sub, min(high, low + sub + width), height,
+                                                   out, channel * s.out_c, ahead)  # fmt: skip
                         more = min(share, wanted - fetched, AHEAD - 1)
                         for i in range(more):
                             ahead[2 * i + 1] = x_base + (next_at + c * s.x_c + place * line) * x.itemsize
@@ -447,6 +450,8 @@ def _rows_task(
                 s, row_phase, sums[at:], sum_step, low, high, height, out, (group * s.c_out + start) * s.out_c, nothing
             )
             at += s.sx * height * sum_step
+    if s.far == 2:
+        finish_streams()
 
 
 @kernel
@@ -674,7 +679,7 @@ def _native_pixels(task, tables, x, out):
     first_group, last_group, first_panel, last_panel, first_row, last_row, low = _part_of_work(s, task)
     padded = (min(s.positions, s.task_positions) + lanes - 1) // lanes * lanes
     packed = np.empty(s.block * _length(padded, s.span, lanes) + 4 * lanes, out.dtype)
-    most = TALL * (padded if s.c_in == 1 else PART * lanes)
+    most = TALL * PART * lanes
     if s.block < s.c_in:
         most = 0
         for panel in range(first_panel, last_panel):
@@ -683,6 +688,121 @@ def _native_pixels(task, tables, x, out):
     for group in range(first_group, last_group):
         _pixels_task(tables[TILE_AT], s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias, panels,
                      jobs, taps, packed, sums, out)  # fmt: skip
+    if s.far == 2:
+        finish_streams()
+
+
+@kernel
+def _list_inputs(s, low, length, runs):
+    """Where the first channel's pixels lie and go on a task's line: (source, place, pixels, rows). Returns how many runs."""
+    found = 0
+    row = low // s.pitch
+    slab, y = divmod(row, s.py)
+    n, z = divmod(slab, s.pz)
+    while row * s.pitch < low + length:
+        first, last = max(0, low - row * s.pitch), min(s.data_x, low + length - row * s.pitch)
+        if 0 <= n < s.batch and z < s.data_z and y < s.data_y and first < last:
+            whole = first == 0 and last == s.data_x
+            if whole and y > 0 and found > 0 and runs[found - 1, 2] == last:
+                runs[found - 1, 3] += 1
+            else:
+                runs[found, 0] = n * s.x_n + (z + s.first_z) * s.x_z + (y + s.first_y) * s.x_y + (first + s.first_x) * s.x_x
+                runs[found, 1], runs[found, 2], runs[found, 3] = row * s.pitch + first - low, last - first, 1
+                found += 1
+        row += 1
+        y += 1
+        if y == s.py:
+            y = 0
+            z += 1
+            if z == s.pz:
+                z = 0
+                n += 1
+    return found
+
+
+@kernel
+def _list_outputs(s, low, high, first_row, last_row, runs):
+    """Which rows of the first channel's output a task writes: (row phase, place on its line, place, elements), in their order.
+
+    Returns how many.
+    """
+    found = 0
+    row, jx = divmod(low, s.pitch)
+    slab, jy = divmod(row, s.py)
+    n, jz = divmod(slab, s.pz)
+    position = low
+    while position < high:
+        run = min(s.pitch - jx, high - position)
+        count = min(s.ox, (jx + min(run, s.wx - jx)) * s.sx) - jx * s.sx
+        for row_phase in range(first_row, last_row):
+            rz, ry = divmod(row_phase, s.sy)
+            oz, oy = jz * s.sz + rz, jy * s.sy + ry
+            if count > 0 and oz < s.oz and oy < s.oy:
+                runs[found, 0], runs[found, 1], runs[found, 3] = row_phase, position - low, count
+                runs[found, 2] = n * s.out_n + oz * s.out_z + oy * s.out_y + jx * s.sx * s.out_x
+                found += 1
+        position += run
+        jx = 0
+        jy += 1
+        if jy == s.py:
+            jy = 0
+            jz += 1
+            if jz == s.pz:
+                jz = 0
+                n += 1
+    return found
+
+
+def _native_lines(task, tables, x, out):
+    """One task of depthwise work, as ``_native_pixels``: the taps' lines added up, and the phases interleaved, in registers.
+
+    Of strides that ``weave_lines`` does not know, and where channels are neighbours in the output, sums are stored between.
+    """
+    x, out = carray(x, 1), carray(out, 1)
+    shape = carray(as_pointer(tables[RECORD_AT]), 1, dtype=RECORD)
+    s = shape[0]
+    weight = carray(as_pointer(tables[WEIGHT_AT]), 1, dtype=out.dtype)
+    bias = carray(as_pointer(tables[BIAS_AT]), 1, dtype=out.dtype)
+    jobs = carray(as_pointer(tables[JOBS_AT]), (s.sz * s.sy, s.jobs, 4), dtype=np.int64)
+    job_list = carray(as_pointer(tables[JOBS_AT]), 1, dtype=np.int64)
+    taps = carray(as_pointer(tables[TAPS_AT]), 1, dtype=np.int64)
+    lanes = simd.VECTOR_BYTES // out.itemsize
+    first_group, last_group, _, _, first_row, last_row, low = _part_of_work(s, task)
+    high = min(s.positions, low + s.task_positions)
+    length = _length((high - low + lanes - 1) // lanes * lanes, s.span, lanes)
+    packed = np.zeros(length + 4 * lanes, out.dtype)
+    inputs = np.empty((length // s.pitch + 2, 4), np.int64)
+    outputs = np.empty((((high - low) // s.pitch + 2) * (last_row - first_row), 4), np.int64)
+    found, rows = _list_inputs(s, low - s.reach, length, inputs), 0
+    woven = s.out_x == 1 and s.sx <= MOST_WOVEN
+    if woven:
+        rows = _list_outputs(s, low, high, first_row, last_row, outputs)
+    part = PART * lanes
+    sums = np.empty(0 if woven else part * s.sx + lanes, out.dtype)
+    nothing = np.empty(0, np.int64)
+    for group in range(first_group, last_group):
+        for i in range(found):
+            source, to, width = inputs[i, 0] + group * s.x_c, inputs[i, 1], inputs[i, 2]
+            if s.x_x == 1:
+                copy_rows(x, source, s.x_y, packed, to, s.pitch, width, inputs[i, 3])
+            else:
+                for row in range(inputs[i, 3]):
+                    copy_strided(x, source + row * s.x_y, s.x_x, packed, to + row * s.pitch, width)
+        own, to = group * s.taps, group * s.out_c
+        for i in range(rows):
+            weave_lines(s.sx, packed, outputs[i, 1], weight, own, taps, job_list, outputs[i, 0] * s.jobs * 4, bias[group], out,
+                        to + outputs[i, 2], outputs[i, 3])  # fmt: skip
+        if woven:
+            continue
+        for sub in range(0, high - low, part):
+            width = min(part, (high - low - sub + lanes - 1) // lanes * lanes)
+            for row_phase in range(first_row, last_row):
+                for job in range(s.jobs):
+                    sum_lines(packed[sub:], weight, own, taps, jobs[row_phase, job, 0], jobs[row_phase, job, 1], bias[group],
+                              sums, job * width, width)  # fmt: skip
+                _store_pixels(s, row_phase, sums, width, low + sub, min(high, low + sub + width), 1, out, to, nothing)
+    if s.far == 2:
+        finish_streams()
 
 
 def _native_rows(task, tables, x, out):
@@ -790,7 +910,8 @@ def _native_pack(task, tables, weight, packed):
 def _native(dtype: str, found: Layout) -> tuple[Any, Any]:
     """The task of a layout and ``_native_pack`` of a dtype as machine code."""
     s = found.shape
-    return _native_codes(dtype, _native_rows if s.chunk else _native_pixels if s.over_pixels else _native_channels)
+    over_pixels = _native_lines if s.c_in == s.c_out == 1 else _native_pixels
+    return _native_codes(dtype, _native_rows if s.chunk else over_pixels if s.over_pixels else _native_channels)
 
 
 @cache
