@@ -85,8 +85,8 @@ def sum_lines(line, weight, w_at, taps, first, taps_count, bias, sums, at, count
 
 
 def _weave(stride: int, nv: int, masked: bool):
-    """Intrinsic: ``weave_lines`` for elements ``begin ... count - 1`` of out: whole blocks of ``nv`` vectors of each phase, or
-    the part of one that is left.
+    """Intrinsic: a run of ``weave_lines`` from element ``begin`` to before ``count``: whole blocks of ``nv`` vectors of each
+    phase, or the part of one that is left.
     """
 
     def codegen(context, builder, signature, args):
@@ -172,35 +172,38 @@ _weave_4_part = _weave(4, 1, True)
 
 
 @njit(nogil=True)
-def weave_lines(stride, line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, count):
-    """out[to + stride*j + r] = bias + sum over the taps t of phase r of weight[w_at + taps[2t]] * line[line_at + taps[2t+1] + j].
+def weave_lines(stride, line, weight, w_at, taps, jobs, job_step, bias, out, to, runs, count):
+    """Rows of out: each phase is bias + the sum over its taps t of weight[w_at + taps[2t]] * line[at + taps[2t + 1] + j].
 
-    For the first ``count`` elements of out; ``stride`` is one of ``WOVEN``, phase r has ``jobs[first_job + 4r + 1]`` taps from
-    ``jobs[first_job + 4r]`` on. Reads whole vectors of ``line``.
+    Run i < ``count`` writes ``runs[i, 3]`` elements from ``out[to + runs[i, 2]]`` on, of phase r at j those at stride*j + r, and
+    has ``at = runs[i, 1]`` and, for each phase, the first of its taps and how many they are at
+    ``jobs[job_step * runs[i, 0] + 4r]``. ``stride`` is one of ``WOVEN``. Whole vectors of ``line`` are read.
     """
     lanes = VECTOR_BYTES // line.itemsize
     one = stride * lanes
-    ones = count // one * one
-    if stride == 1:
-        wide = count // (4 * one) * (4 * one)
-        _weave_1_4(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, 0, wide)
-        _weave_1_1(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, wide, ones)
-        _weave_1_part(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, ones, count)
-    elif stride == 2:
-        wide = count // (4 * one) * (4 * one)
-        _weave_2_4(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, 0, wide)
-        _weave_2_1(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, wide, ones)
-        _weave_2_part(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, ones, count)
-    elif stride == 3:
-        wide = count // (2 * one) * (2 * one)
-        _weave_3_2(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, 0, wide)
-        _weave_3_1(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, wide, ones)
-        _weave_3_part(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, ones, count)
-    else:
-        wide = count // (2 * one) * (2 * one)
-        _weave_4_2(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, 0, wide)
-        _weave_4_1(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, wide, ones)
-        _weave_4_part(line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, ones, count)
+    for i in range(count):
+        job, at, place, size = runs[i, 0] * job_step, runs[i, 1], to + runs[i, 2], runs[i, 3]
+        ones = size // one * one
+        if stride == 1:
+            wide = size // (4 * one) * (4 * one)
+            _weave_1_4(line, at, weight, w_at, taps, jobs, job, bias, out, place, 0, wide)
+            _weave_1_1(line, at, weight, w_at, taps, jobs, job, bias, out, place, wide, ones)
+            _weave_1_part(line, at, weight, w_at, taps, jobs, job, bias, out, place, ones, size)
+        elif stride == 2:
+            wide = size // (4 * one) * (4 * one)
+            _weave_2_4(line, at, weight, w_at, taps, jobs, job, bias, out, place, 0, wide)
+            _weave_2_1(line, at, weight, w_at, taps, jobs, job, bias, out, place, wide, ones)
+            _weave_2_part(line, at, weight, w_at, taps, jobs, job, bias, out, place, ones, size)
+        elif stride == 3:
+            wide = size // (2 * one) * (2 * one)
+            _weave_3_2(line, at, weight, w_at, taps, jobs, job, bias, out, place, 0, wide)
+            _weave_3_1(line, at, weight, w_at, taps, jobs, job, bias, out, place, wide, ones)
+            _weave_3_part(line, at, weight, w_at, taps, jobs, job, bias, out, place, ones, size)
+        else:
+            wide = size // (2 * one) * (2 * one)
+            _weave_4_2(line, at, weight, w_at, taps, jobs, job, bias, out, place, 0, wide)
+            _weave_4_1(line, at, weight, w_at, taps, jobs, job, bias, out, place, wide, ones)
+            _weave_4_part(line, at, weight, w_at, taps, jobs, job, bias, out, place, ones, size)
 
 
 def _add_lines(nv: int):

@@ -789,10 +789,8 @@ def _native_lines(task, tables, x, out):
                 for row in range(inputs[i, 3]):
                     copy_strided(x, source + row * s.x_y, s.x_x, packed, to + row * s.pitch, width)
         own, to = group * s.taps, group * s.out_c
-        for i in range(rows):
-            weave_lines(s.sx, packed, outputs[i, 1], weight, own, taps, job_list, outputs[i, 0] * s.jobs * 4, bias[group], out,
-                        to + outputs[i, 2], outputs[i, 3])  # fmt: skip
         if woven:
+            weave_lines(s.sx, packed, weight, own, taps, job_list, 4 * s.jobs, bias[group], out, to, outputs, rows)
             continue
         for sub in range(0, high - low, part):
             width = min(part, (high - low - sub + lanes - 1) // lanes * lanes)
