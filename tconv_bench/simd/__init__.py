@@ -52,7 +52,9 @@ from tconv_bench.simd.vectors import VECTOR_BYTES, vector_bytes
 from tconv_bench.simd.windows import max_gathered, max_lines, max_window
 from tconv_bench.simd.winograd import (
     call_weights,
+    combine_neighbours,
     combine_outputs,
+    combine_pixel_rows,
     combine_pixels,
     combine_products,
     combine_weights,
@@ -85,7 +87,9 @@ __all__ = [
     "call_transpose",
     "call_weights",
     "clear",
+    "combine_neighbours",
     "combine_outputs",
+    "combine_pixel_rows",
     "combine_pixels",
     "combine_products",
     "combine_weights",

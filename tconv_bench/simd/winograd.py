@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 
 from tconv_bench.jit import native
 from tconv_bench.simd.copies import copy_rows
-from tconv_bench.simd.vectors import VECTOR_BYTES, Memory, call_address, phi_from
+from tconv_bench.simd.vectors import VECTOR_BYTES, Memory, Vectors, call_address, first_lanes, phi_from
 
 
 def _combine(matrix: tuple[tuple[int, ...], ...], wrap: int, halved: tuple[int, ...] = ()):
@@ -105,6 +105,7 @@ _outputs_3_of_3 = _combine(_identity(3), 3)
 # taps, the pixels' side is ``WEIGHT_3_OF_2``.
 PRODUCTS_3 = ((1, 0, 0), (-1, 1, -1), (0, 0, 1))
 PRODUCTS_4 = ((1, 0, 0, 0), (0, 1, -1, -1), (-1, 1, 1, 0), (0, 0, 0, 1))
+_pixels_3 = _combine(WEIGHT_3_OF_2, 2)
 _pixels_4 = _combine(WEIGHT_4_OF_2, 2)
 _products_3 = _combine(PRODUCTS_3, 3)
 _products_4 = _combine(PRODUCTS_4, 4)
@@ -196,7 +197,81 @@ def combine_pixels(taps, source, at, step, target, to, out_step, count):
     if taps == 3:
         _pixels_4(source, at, step, 0, target, to, out_step, count)
     else:
-        _weights_3_of_2(source, at, step, 0, target, to, out_step, count)
+        _pixels_3(source, at, step, 0, target, to, out_step, count)
+
+
+def _pairs(matrix: tuple[tuple[int, int], ...], neighbours: bool):
+    """Intrinsic: rows of products from two pixels each, as ``matrix`` has it: those of two rows, or neighbours of one row.
+
+    Of two rows, ``step`` apart, the first ``first`` and ``second`` elements exist, and others count as zero; whole vectors of
+    ``count`` pairs are written.
+    """
+
+    def codegen(context, builder, signature, args):
+        _, at, step, first, second, _, to, out_step, count = args
+        vectors = Vectors(context, builder, signature.args[0].dtype)
+        memory, lanes, constant = vectors.memory, vectors.lanes, vectors.constant
+        source, target = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 5))
+        start = builder.block
+        loop, end = builder.append_basic_block("pairs_loop"), builder.append_basic_block("pairs_end")
+        builder.cbranch(builder.icmp_signed(">", count, constant(0)), loop, end)
+        builder.position_at_end(loop)
+        j = phi_from(builder, constant(0), start)
+        if neighbours:
+            place = builder.add(at, builder.mul(j, constant(2)))
+            loaded = [memory.load(memory.address(source, builder.add(place, constant(v * lanes)))) for v in range(2)]
+            order = ir.VectorType(ir.IntType(32), lanes)
+            pixels = [
+                builder.shuffle_vector(*loaded, ir.Constant(order, [2 * lane + b for lane in range(lanes)])) for b in range(2)
+            ]
+        else:
+            pixels = [
+                memory.load(
+                    memory.address(source, builder.add(row, j)), first_lanes(builder, lanes, builder.sub(existing, j))
+                )
+                for row, existing in ((at, first), (builder.add(at, step), second))
+            ]
+        add, subtract = builder.fadd, builder.fsub
+        for i, factors in enumerate(matrix):
+            if 0 in factors:
+                value = pixels[factors.index(1)]
+            else:
+                value = (add if factors == (1, 1) else subtract)(*pixels)
+            memory.store(value, memory.address(target, builder.add(builder.add(to, j), builder.mul(out_step, constant(i)))))
+        following = builder.add(j, constant(lanes))
+        j.add_incoming(following, loop)
+        builder.cbranch(builder.icmp_signed("<", following, count), loop, end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    def typing(typingctx, source, at, step, first, second, target, to, out_step, count):
+        i = types.int64
+        return types.void(source, i, i, i, i, target, i, i, i), codegen
+
+    return intrinsic(typing)
+
+
+_rows_3, _rows_4 = _pairs(WEIGHT_3_OF_2, False), _pairs(WEIGHT_4_OF_2, False)
+_neighbours_3, _neighbours_4 = _pairs(WEIGHT_3_OF_2, True), _pairs(WEIGHT_4_OF_2, True)
+
+
+@njit(nogil=True)
+def combine_pixel_rows(taps, source, at, step, count, second_exists, target, to, out_step):
+    """``combine_pixels`` of two rows of ``count`` pixels, the second one of zeros where it does not exist; reads no more."""
+    second = count if second_exists else 0
+    if taps == 3:
+        _rows_4(source, at, step, count, second, target, to, out_step, count)
+    else:
+        _rows_3(source, at, step, count, second, target, to, out_step, count)
+
+
+@njit(nogil=True)
+def combine_neighbours(taps, source, at, target, to, out_step, count):
+    """``combine_pixels`` of the pairs of pixels of a row; whole vectors of ``count`` pairs are read and written."""
+    if taps == 3:
+        _neighbours_4(source, at, 0, 0, 0, target, to, out_step, count)
+    else:
+        _neighbours_3(source, at, 0, 0, 0, target, to, out_step, count)
 
 
 @njit(nogil=True)

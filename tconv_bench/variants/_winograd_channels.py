@@ -38,12 +38,13 @@ from tconv_bench.simd import (
     as_pointer,
     call_sum_taps,
     call_transpose,
+    combine_neighbours,
+    combine_pixel_rows,
     combine_pixels,
     combine_products,
     copy,
     copy_rows,
     copy_strided,
-    deinterleave,
     difference_to_itself,
 )
 from tconv_bench.variants._launch import BIAS_AT, PANELS_AT, RECORD_AT, SPOILED_AT, TILE_AT, WEIGHT_AT
@@ -237,8 +238,8 @@ def workspace(g: Geometry, axes: tuple[Axis, ...], rows: int, width: int, c_in: 
     padded = _round(blocks, lanes)
     sums = max(n for _, n in z.phases) * max(n for _, n in y.phases) * sum(n for _, n in x.phases)
     image = images * _out_rows(g, z, rows) * g.oy * g.ox
-    runs = 8 * max(1, rows // z.tiles) * (min(rows, z.tiles) + halo) * z.size * y.tiles * y.size
-    elements: int = (pixels + 3 * lines) * padded + lines * (c_in * padded + lanes) + (sums * blocks + image) * width + runs
+    read = (z.lines * pixels // z.size + z.lines * y.lines * x.size + pixels) * (padded + lanes)
+    elements: int = read + lines * (c_in * padded + lanes) + (sums * blocks + image) * width
     return elements
 
 
@@ -250,64 +251,78 @@ def workspace_of(problem: Problem, found: Layout) -> int:
 
 
 @kernel
-def _list_runs(s, first_image, images, first_row, rows, padded, runs):
-    """Where the pixels of some rows of blocks lie in the first channel's memory, and on the lines; returns how many runs.
-
-    A run is its source, its pixels, its place and its blocks: a row of an image, or all rows where these are single pixels.
-    """
-    found, last = 0, min(s.iz, (first_row + rows) * s.mz)
-    for n in range(images):
-        source = (first_image + n) * s.x_n
-        if s.iy == 1 and s.ix == 1:
-            runs[found, 0], runs[found, 1] = source + first_row * s.mz * s.x_z, last - first_row * s.mz
-            runs[found, 2], runs[found, 3] = n * rows, rows
-            found += 1
-            continue
-        for iz in range(first_row * s.mz, last):
-            tz, bz = divmod(iz, s.mz)
-            for iy in range(s.iy):
-                ty, by = divmod(iy, s.my)
-                runs[found, 0], runs[found, 1] = source + iz * s.x_z + iy * s.x_y, s.ix
-                row = (n * rows + tz - first_row) * s.ty + ty
-                runs[found, 2], runs[found, 3] = (bz * s.my + by) * s.mx * padded + row * s.tx, s.tx
-                found += 1
-    return found
-
-
-@kernel
-def _spread(size, taps, source, target, outer, width, lines):
-    """The pixels' side along an axis: ``size`` rows of ``width`` become ``lines``, for each of ``outer``."""
-    for i in range(outer):
-        if size == 1:
-            copy(source, i * width, target, i * width, width)
-        else:
-            combine_pixels(taps, source, i * size * width, width, target, i * lines * width, width, width)
-
-
-@kernel
-def _read_pixels(s, x, at, runs, found, padded, values, point_step, spoiled):
-    """All products' pixels of all input channels: values[point][c][block]."""
-    lines = np.zeros(s.mz * s.my * s.mx * padded, x.dtype)
-    points = s.lz * s.ly * s.lx
-    along_x = np.empty(points * padded, x.dtype)
-    along_y = np.empty(points * padded, x.dtype)
-    along_z = np.empty(points * padded, x.dtype)
-    size, step = (s.mz, s.x_z) if s.iy == 1 and s.ix == 1 else (s.mx, s.x_x)
+def _read_line(s, x, at, first_image, images, first_row, rows, padded, values, point_step, spoiled):
+    """``_read_pixels`` of one axis, whose pixels are neighbours."""
+    line = np.zeros(2 * padded, x.dtype)
+    pixels = min(s.iz, (first_row + rows) * s.mz) - first_row * s.mz
+    at += first_image * s.x_n + first_row * s.mz * s.x_z
     for c in range(s.c_in):
-        for i in range(found):
-            source, pixels, to, count = at + runs[i, 0], runs[i, 1], runs[i, 2], runs[i, 3]
-            if step == 1:
-                deinterleave(size, x, source, 0, pixels, lines, to, padded, count)
-                continue
-            for b in range(size):
-                copy_strided(x, source + b * step, size * step, lines, to + b * padded, (pixels - b + size - 1) // size)
+        for n in range(images):
+            if s.x_z == 1:
+                copy(x, at + n * s.x_n, line, n * rows * s.mz, pixels)
+            else:
+                copy_strided(x, at + n * s.x_n, s.x_z, line, n * rows * s.mz, pixels)
         at += s.x_c
-        if difference_to_itself(lines, 0, lines.size) != 0:
+        if difference_to_itself(line, 0, line.size) != 0:
             spoiled[0] = 1
-        _spread(s.mx, s.rx, lines, along_x, s.mz * s.my, padded, s.lx)
-        _spread(s.my, s.ry, along_x, along_y, s.mz, s.lx * padded, s.ly)
-        _spread(s.mz, s.rz, along_y, along_z, 1, s.ly * s.lx * padded, s.lz)
-        copy_rows(along_z, 0, padded, values, c * padded, point_step, padded, points)
+        combine_neighbours(s.rz, line, 0, values, c * padded, point_step, padded)
+
+
+@kernel
+def _read_pixels(s, x, at, first_image, images, first_row, rows, padded, values, point_step, spoiled):
+    """All products' pixels of all input channels, for some rows of blocks of some images: values[point][c][block].
+
+    Along z from where the pixels lie, row by row; then along y; along x at last, to their places. Rows that blocks reach
+    beyond the image are zeros.
+    """
+    lanes = simd.VECTOR_BYTES // x.itemsize
+    pitch, slab = s.mx * s.tx, s.my * s.ty * s.mx * s.tx
+    z_step = images * rows * slab + lanes
+    y_step = s.mx * padded + lanes
+    along_z = np.zeros(s.lz * z_step + s.mx * padded, x.dtype)
+    along_y = np.empty((s.lz * s.ly * y_step if s.my > 1 else 0) + lanes, x.dtype)
+    lines, line_step = (along_y, y_step) if s.my > 1 else (along_z, z_step)
+    whole = slab == s.iy * s.ix and s.x_y == s.ix
+    height, width = (1, slab) if whole else (s.iy, s.ix)
+    near = np.empty(0 if s.x_x == 1 else s.mz * s.iy * s.ix, x.dtype)
+    at += first_image * s.x_n
+    for c in range(s.c_in):
+        for n in range(images):
+            for t in range(rows):
+                iz = (first_row + t) * s.mz
+                source, x_z, x_y = at + n * s.x_n + iz * s.x_z, s.x_z, s.x_y
+                pixels = x
+                if s.x_x > 1:
+                    pixels, source, x_z, x_y = near, 0, s.iy * s.ix, s.ix
+                    for z in range(min(s.mz, s.iz - iz)):
+                        for y in range(s.iy):
+                            copy_strided(x, at + n * s.x_n + (iz + z) * s.x_z + y * s.x_y, s.x_x, near, z * x_z + y * x_y, s.ix)
+                for y in range(height):
+                    to = (n * rows + t) * slab + y * pitch
+                    if s.mz == 1:
+                        copy(pixels, source + y * x_y, along_z, to, width)
+                    else:
+                        combine_pixel_rows(
+                            s.rz, pixels, source + y * x_y, x_z, width, iz + 1 < s.iz, along_z, to, z_step
+                        )
+        at += s.x_c
+        # the first and last of a block's lines are its pixels
+        for line in range(0, s.lz, max(1, s.lz - 1)):
+            if difference_to_itself(along_z, line * z_step, z_step - lanes) != 0:
+                spoiled[0] = 1
+        if s.my > 1:
+            for line in range(s.lz):
+                for row in range(images * rows * s.ty):
+                    combine_pixels(
+                        s.ry, along_z, line * z_step + 2 * row * pitch, pitch, along_y, line * s.ly * y_step + row * pitch,
+                        y_step, pitch,
+                    )  # fmt: skip
+        for line in range(s.lz * s.ly):
+            to = line * s.lx * point_step + c * padded
+            if s.mx > 1:
+                combine_neighbours(s.rx, lines, line * line_step, values, to, point_step, padded)
+            else:
+                copy(lines, line * line_step, values, to, padded)
 
 
 @kernel
@@ -459,10 +474,12 @@ def native_task(task, tables, x, out):
     padded = (blocks + lanes - 1) // lanes * lanes
 
     point_step = s.c_in * padded + lanes
-    runs = np.empty((images * rows * s.mz * s.ty * s.my, 4), np.int64)
-    found = _list_runs(s, first_image, images, first_row - halo, rows, padded, runs)
     values = np.empty(s.lz * s.ly * s.lx * point_step, out.dtype)
-    _read_pixels(s, x, group * s.c_in * s.x_c, runs, found, padded, values, point_step, spoiled)
+    x_at, above = group * s.c_in * s.x_c, first_row - halo
+    if s.iy == 1 and s.ix == 1:
+        _read_line(s, x, x_at, first_image, images, above, rows, padded, values, point_step, spoiled)
+    else:
+        _read_pixels(s, x, x_at, first_image, images, above, rows, padded, values, point_step, spoiled)
     largest, x_lines = 0, 0
     for kz in range(s.sz):
         for ky in range(s.sy):
