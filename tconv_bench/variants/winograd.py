@@ -63,6 +63,19 @@ NEAR_BYTES = 8 * 2**20  # transformed weights that the caches hold
 
 
 @kernel
+def _carries(s):
+    """Distances on the line from an element of a window to the one that lies in the next tile along z, and along y."""
+    return (s.mz + s.rz - 2) // s.mz * s.py * s.px, (s.my + s.ry - 2) // s.my * s.px
+
+
+@kernel
+def _needed(s, length, bz, by):
+    """How much of ``length`` windows' read: all of the pixels whose line they read in the next tile along z and y, too."""
+    z_carry, y_carry = _carries(s)
+    return length - (z_carry if bz > s.rz - 2 else 0) - (y_carry if by > s.ry - 2 else 0)
+
+
+@kernel
 def _find_runs(s, low, length, runs):
     """Where the rows of a task's input come from and lie on its lines, for channel 0; returns how many there are.
 
@@ -74,13 +87,14 @@ def _find_runs(s, low, length, runs):
         n, tz = divmod(slab, s.pz)
         if n >= s.batch:
             break
-        first, last = max(0, low - row * s.px), min(s.px, low + length - row * s.px)
+        first = max(0, low - row * s.px)
         ix = first * s.mx + s.first_x
         for bz in range(s.mz):
             iz = tz * s.mz + bz + s.first_z
             for by in range(s.my):
                 iy = ty * s.my + by + s.first_y
-                if iz < 0 or iz >= s.iz or iy < 0 or iy >= s.iy or ix >= s.ix:
+                last = min(s.px, low + _needed(s, length, bz, by) - row * s.px)
+                if iz < 0 or iz >= s.iz or iy < 0 or iy >= s.iy or ix >= s.ix or first >= last:
                     continue
                 runs[found, 0] = n * s.x_n + iz * s.x_z + iy * s.x_y + ix * s.x_x
                 runs[found, 1] = -ix
@@ -108,18 +122,18 @@ def _gather(s, x, at, runs, found, lines, length):
 @kernel
 def _transform(s, lines, length, padded, rows, planes, target, to, step):
     """B' of one channel: its pixels' lines to rows of products, ``target[to + point*step + tile]``."""
-    y_carry, z_carry = s.px, s.py * s.px
-    x_count = length - _vector(lines)
+    y_carry, z_carry, lanes = s.px, s.py * s.px, _vector(lines)
     last = 1 if s.mz == 1 and s.my == 1 else 2 if s.mz == 1 else 3
     if last == 1:
         combine_window(s.mx, s.rx, s.mixed_x, lines, 0, length, 1, target, to, step, padded)
         return
     for row in range(s.mz * s.my):
-        at = row * s.mx * length
+        bz, by = divmod(row, s.my)
+        at, count = row * s.mx * length, _needed(s, length, bz, by) - lanes
         if s.mx == 1:
-            copy(lines, at, rows, row * length, x_count)
+            copy(lines, at, rows, row * length, count)
         else:
-            combine_window(s.mx, s.rx, s.mixed_x, lines, at, length, 1, rows, row * s.lx * length, length, x_count)
+            combine_window(s.mx, s.rx, s.mixed_x, lines, at, length, 1, rows, row * s.lx * length, length, count)
     if last == 2:
         for i in range(s.lx):
             combine_window(
@@ -129,7 +143,7 @@ def _transform(s, lines, length, padded, rows, planes, target, to, step):
     for bz in range(s.mz):
         for i in range(s.lx):
             at, place = (bz * s.my * s.lx + i) * length, (bz * s.ly * s.lx + i) * length
-            count = x_count - (y_carry if s.my > 1 else 0)
+            count = _needed(s, length, bz, s.my) - lanes
             if s.my == 1:
                 copy(rows, at, planes, place, count)
             else:
