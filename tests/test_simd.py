@@ -83,16 +83,18 @@ def test_sum_taps_of_every_tile(dtype: str):
             n = vectors * lanes
             for count, k in ((0, 5), (3, 0), (1, 1), (3, 9)):
                 for from_c in (True, False):
-                    c = rng.integers(-9, 9, (m, n + 3)).astype(dtype)
+                    c = rng.integers(-9, 9, (3, m, n + 3)).astype(dtype)
                     expected = c.copy()
-                    expected[:, 1 : 1 + n] = c[:, 1 : 1 + n] if from_c else bias[2 : 2 + m, None]
-                    for tap in range(1, 1 + count):
-                        for p in range(k):
-                            at_a, at_b = 5 + taps[2 * tap] + p * 13, 4 + taps[2 * tap + 1] + p * (n + 1)
-                            expected[:, 1 : 1 + n] += np.outer(a[at_a : at_a + m], b[at_b : at_b + n])
+                    for tile in range(2):
+                        own = expected[tile, :, 1 : 1 + n]
+                        own[...] = own if from_c else bias[2 : 2 + m, None]
+                        for tap in range(1, 1 + count):
+                            for p in range(k):
+                                at_a, at_b = 5 + taps[2 * tap] + p * 13 + 2 * tile, 4 + taps[2 * tap + 1] + p * (n + 1) + 3 * tile
+                                own += np.outer(a[at_a : at_a + m], b[at_b : at_b + n])
                     simd.sum_taps(
                         m, vectors, a, 5, 13, b, 4, n + 1, taps, 1, count, k, from_c, bias, 2, c.reshape(-1), 1, n + 3, ahead,
-                        1, 3, b.ctypes.data, 64
+                        1, 3, b.ctypes.data, 64, 2, 2, 3, m * (n + 3), 128
                     )  # fmt: skip
                     assert_array_equal(c, expected)
 

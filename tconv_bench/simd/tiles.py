@@ -164,12 +164,14 @@ def _taps_tile(mr: int, nv: int):
 
     A_t starts at ``a_at + taps[2t]``, B_t at ``b_at + taps[2t + 1]``; ``start`` is C itself, or ``bias[m]`` in every lane.
     Tiles of 8 vectors and more ask for a cache line at each step, those of 12 for two more, one to write and one to read.
+    One tile after the other, with few instructions between: the processor holds some 320, of which a step takes 40, so that more
+    than those of a few steps are not hidden behind the multiply-adds.
     """
     fetches, streams = mr * nv >= 12, mr * nv >= 8
 
     def codegen(context, builder, signature, args):
-        _, a_at, a_k, _, b_at, b_k, _, first, count, k, from_c, _, bias_at, _, c_at, c_row, _, *fetched = args
-        ahead_at, ahead_last, stream, stream_step = fetched
+        _, a_at, a_k, _, b_at, b_k, _, first, count, k, from_c, _, bias_at, _, c_at, c_row, _, *more = args
+        ahead_at, ahead_last, stream, stream_step, tiles, *steps = more
         element = context.get_data_type(signature.args[0].dtype)
         size = context.get_abi_sizeof(element)
         lanes = VECTOR_BYTES // size
@@ -182,15 +184,28 @@ def _taps_tile(mr: int, nv: int):
         def constant(value):
             return ir.Constant(i64, value)
 
-        c_pointers = []
-        for m in range(mr):
-            row = memory.address(data_c, builder.add(c_at, builder.mul(c_row, constant(m))))
-            c_pointers += [memory.address(row, constant(v * lanes)) for v in range(nv)]
-        names = ("load", "bias", "start", "tap", "k", "next", "end")
-        load, fill, begin, tap_loop, k_loop, tap_end, end = (builder.append_basic_block(f"taps_{name}") for name in names)
+        def c_pointers():
+            # from the first one again where they are used: they would be kept in memory meanwhile
+            for m in range(mr):
+                row = memory.address(data_c, builder.add(c_at, builder.mul(c_row, constant(m))))
+                yield from (memory.address(row, constant(v * lanes)) for v in range(nv))
+
+        names = ("tile", "load", "bias", "start", "tap", "k", "next", "store", "end")
+        tile_loop, load, fill, begin, tap_loop, k_loop, tap_end, store, end = (
+            builder.append_basic_block(f"taps_{name}") for name in names
+        )
+        has_work = builder.and_(builder.icmp_signed(">", count, constant(0)), builder.icmp_signed(">", k, constant(0)))
+        asked = builder.mul(count, k)
+        start = builder.block
+        builder.cbranch(builder.icmp_signed(">", tiles, constant(0)), tile_loop, end)
+        builder.position_at_end(tile_loop)
+        number = phi_from(builder, constant(0), start)
+        moved = [phi_from(builder, value, start) for value in (a_at, b_at, c_at, stream)]
+        first_ahead = phi_from(builder, ahead_at, start)
+        a_at, b_at, c_at, stream = moved
         builder.cbranch(from_c, load, fill)
         builder.position_at_end(load)
-        loaded = [memory.load(p) for p in c_pointers]
+        loaded = [memory.load(p) for p in c_pointers()]
         builder.branch(begin)
         builder.position_at_end(fill)
         biases = [
@@ -201,17 +216,16 @@ def _taps_tile(mr: int, nv: int):
 
         builder.position_at_end(begin)
         initial = []
-        for number, value in enumerate(loaded):
+        for number_of, value in enumerate(loaded):
             phi = phi_from(builder, value, load)
-            phi.add_incoming(biases[number // nv], fill)
+            phi.add_incoming(biases[number_of // nv], fill)
             initial.append(phi)
-        has_work = builder.and_(builder.icmp_signed(">", count, constant(0)), builder.icmp_signed(">", k, constant(0)))
-        builder.cbranch(has_work, tap_loop, end)
+        builder.cbranch(has_work, tap_loop, store)
 
         builder.position_at_end(tap_loop)
         tap = phi_from(builder, constant(0), begin)
         outer = [phi_from(builder, value, begin) for value in initial]
-        outer_ahead, outer_stream = phi_from(builder, ahead_at, begin), phi_from(builder, stream, begin)
+        outer_ahead, outer_stream = phi_from(builder, first_ahead, begin), phi_from(builder, stream, begin)
         entry = builder.mul(builder.add(first, tap), constant(2))
         a_tap = builder.add(a_at, builder.load(builder.gep(data_taps, [entry])))
         b_tap = builder.add(b_at, builder.load(builder.gep(data_taps, [builder.add(entry, constant(1))])))
@@ -249,24 +263,34 @@ def _taps_tile(mr: int, nv: int):
         next_tap = builder.add(tap, constant(1))
         for phi, value in ((tap, next_tap), (outer_ahead, next_ahead), (outer_stream, next_stream), *zip(outer, following)):
             phi.add_incoming(value, tap_end)
-        builder.cbranch(builder.icmp_signed("<", next_tap, count), tap_loop, end)
+        builder.cbranch(builder.icmp_signed("<", next_tap, count), tap_loop, store)
 
-        builder.position_at_end(end)
+        builder.position_at_end(store)
         totals = []
         for before, after in zip(initial, following):
             total = phi_from(builder, before, begin)
             total.add_incoming(after, tap_end)
             totals.append(total)
-        for pointer, total in zip(c_pointers, totals):
+        for pointer, total in zip(c_pointers(), totals):
             memory.store(total, pointer)
+        for phi, step in zip(moved, steps):
+            phi.add_incoming(builder.add(phi, step), store)
+        next_first = builder.add(first_ahead, asked)
+        within = builder.icmp_signed("<", next_first, ahead_last)
+        first_ahead.add_incoming(builder.select(within, next_first, ahead_last), store)
+        next_number = builder.add(number, constant(1))
+        number.add_incoming(next_number, store)
+        builder.cbranch(builder.icmp_signed("<", next_number, tiles), tile_loop, end)
+        builder.position_at_end(end)
         return context.get_dummy_value()
 
     def typing(
         typingctx, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, from_c, bias, bias_at, c, c_at, c_row, ahead, ahead_at,
-        ahead_last, stream, stream_step,
+        ahead_last, stream, stream_step, tiles, a_step, b_step, c_step, f_step,
     ):  # fmt: skip
         i = types.int64
-        return types.void(a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, ahead, i, i, i, i), codegen
+        rest = (i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, ahead, i, i, i, i, i, i, i, i, i)
+        return types.void(a, i, i, b, *rest), codegen
 
     return intrinsic(typing)
 
@@ -299,7 +323,8 @@ _taps_1_1 = _taps_tile(1, 1)
 
 @njit(nogil=True)
 def sum_taps(
-    m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df
+    m, vectors, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+    n, da, db, dc, fn
 ):  # fmt: skip
     """C[i, j] = start + sum over taps t and p of A_t[p, i] * B_t[p, j], with all sums in registers.
 
@@ -309,69 +334,94 @@ def sum_taps(
     stands at ``c_at + i*c_row + j``. While they sum, the taller tiles ask for a cache line to write and one to read at each
     step: the addresses ``q[2i]`` and ``q[2i + 1]`` from pair ``q0`` to ``q1``, which exists and is asked for
     again when there are no more; and for the line to read at address ``f``, ``df`` bytes further at each step.
+
+    So ``n`` times, with A, B and C ``da``, ``db`` and ``dc`` elements further each time and ``f`` by ``fn`` bytes.
     """
     if vectors == 2:
         if m == 12:
-            _taps_12_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_12_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                       da, db, dc, fn)  # fmt: skip
         elif m == 8:
-            _taps_8_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_8_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                      da, db, dc, fn)  # fmt: skip
         elif m == 6:
-            _taps_6_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_6_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                      da, db, dc, fn)  # fmt: skip
         elif m == 4:
-            _taps_4_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_4_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                      da, db, dc, fn)  # fmt: skip
         elif m == 3:
-            _taps_3_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_3_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                      da, db, dc, fn)  # fmt: skip
         elif m == 2:
-            _taps_2_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_2_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                      da, db, dc, fn)  # fmt: skip
         else:
-            _taps_1_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_1_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                      da, db, dc, fn)  # fmt: skip
     elif vectors == 1:
         if m == 12:
-            _taps_12_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_12_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                       da, db, dc, fn)  # fmt: skip
         elif m == 8:
-            _taps_8_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_8_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                      da, db, dc, fn)  # fmt: skip
         elif m == 6:
-            _taps_6_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_6_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                      da, db, dc, fn)  # fmt: skip
         elif m == 4:
-            _taps_4_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_4_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                      da, db, dc, fn)  # fmt: skip
         elif m == 3:
-            _taps_3_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_3_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                      da, db, dc, fn)  # fmt: skip
         elif m == 2:
-            _taps_2_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_2_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                      da, db, dc, fn)  # fmt: skip
         else:
-            _taps_1_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_1_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                      da, db, dc, fn)  # fmt: skip
     else:
         if m == 6:
-            _taps_6_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_6_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                      da, db, dc, fn)  # fmt: skip
         elif m == 4:
-            _taps_4_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_4_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                      da, db, dc, fn)  # fmt: skip
         elif m == 3:
-            _taps_3_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_3_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                      da, db, dc, fn)  # fmt: skip
         elif m == 2:
-            _taps_2_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_2_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                      da, db, dc, fn)  # fmt: skip
         else:
-            _taps_1_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df)
+            _taps_1_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
+                      da, db, dc, fn)  # fmt: skip
 
 
 def _native_sum_taps(
-    m, vectors, tiles, lanes, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0,
-    q1, f, df, f_step
+    m, vectors, tiles, a_step, b_step, c_step, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at,
+    c_row, q, q0, q1, f, df, f_step
 ):  # fmt: skip
-    # a call and its arguments once for several tiles side by side: 250 cycles beside 1536 of multiply-adds where k is 64
-    for _ in range(tiles):
-        sum_taps(m, vectors, carray(a, 1), a_at, a_k, carray(b, 1), b_at, b_k, carray(taps, 1), first, count, k, add != 0,
-                 carray(bias, 1), bias_at, carray(c, 1), c_at, c_row, carray(q, 1), q0, q1, f, df)  # fmt: skip
-        f += f_step
-        b_at += vectors * lanes
-        c_at += vectors * lanes
-        q0 = min(q1, q0 + count * k)
+    sum_taps(m, vectors, carray(a, 1), a_at, a_k, carray(b, 1), b_at, b_k, carray(taps, 1), first, count, k, add != 0,
+             carray(bias, 1), bias_at, carray(c, 1), c_at, c_row, carray(q, 1), q0, q1, f, df, tiles, a_step, b_step, c_step,
+             f_step)  # fmt: skip
 
 
 @cache
 def native_sum_taps(dtype: str) -> Any:
-    """``sum_taps`` of ``tiles`` side by side as machine code of its own; kernels take its ``address`` to ``call_sum_taps``."""
+    """``sum_taps`` as machine code of its own; kernels take its ``address`` to ``call_sum_taps`` and its like."""
     i, p, t = types.int64, types.CPointer(from_dtype(np.dtype(dtype))), types.CPointer(types.int64)
-    return native(types.void(i, i, i, i, p, i, i, p, i, i, t, i, i, i, i, p, i, p, i, i, t, i, i, i, i, i), _native_sum_taps)
+    signature = (i, i, i, i, i, i, p, i, i, p, i, i, t, i, i, i, i, p, i, p, i, i, t, i, i, i, i, i)
+    return native(types.void(*signature), _native_sum_taps)
+
+
+def _call(context, builder, args, a_step, b_step, c_step, f_step):
+    """Call ``native_sum_taps`` with the arguments of ``call_sum_taps`` that are its own, and the steps between tiles."""
+    address, m, vectors, tiles, rest, kinds = args
+    i = types.int64
+    values = (address, m, vectors, tiles, a_step, b_step, c_step, *rest, f_step)
+    return call_address(context, builder, types.void(*(i,) * 7, *kinds, i), values)
 
 
 @intrinsic
@@ -385,12 +435,30 @@ def call_sum_taps(
     """
 
     def codegen(context, builder, signature, args):
-        count, k, df = args[13], args[14], args[25]
-        f_step = builder.mul(builder.mul(count, k), df)
-        return call_address(context, builder, types.void(*signature.args, types.int64), (*args, f_step))
+        address, m, vectors, tiles, lanes, *rest = args
+        step, f_step = builder.mul(vectors, lanes), _lines_of(builder, args)
+        steps = (step.type(0), step, step, f_step)
+        return _call(context, builder, (address, m, vectors, tiles, rest, signature.args[5:]), *steps)
 
     i = types.int64
     rest = (i, i, i, i, a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, q, i, i, i, i)
+    return types.void(i, *rest), codegen
+
+
+@intrinsic
+def call_sum_taps_below(
+    typingctx, address, m, vectors, tiles, a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at,
+    c_row, q, q0, q1, f, df
+):  # fmt: skip
+    """``call_sum_taps`` for ``tiles`` of ``m`` rows below each other, of the same B."""
+
+    def codegen(context, builder, signature, args):
+        address, m, vectors, tiles, *rest = args
+        steps = (m, m.type(0), builder.mul(m, args[19]), _lines_of(builder, args, 1))
+        return _call(context, builder, (address, m, vectors, tiles, rest, signature.args[4:]), *steps)
+
+    i = types.int64
+    rest = (i, i, i, a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, q, i, i, i, i)
     return types.void(i, *rest), codegen
 
 
@@ -401,6 +469,18 @@ def call_sum_taps_apart(
 ):  # fmt: skip
     """``call_sum_taps`` where the lines to read of a tile begin ``f_step`` bytes after those of its predecessor."""
 
+    def codegen(context, builder, signature, args):
+        address, m, vectors, tiles, lanes, *rest, f_step = args
+        step = builder.mul(vectors, lanes)
+        steps = (step.type(0), step, step, f_step)
+        return _call(context, builder, (address, m, vectors, tiles, rest, signature.args[5:-1]), *steps)
+
     i = types.int64
     rest = (i, i, i, i, a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, q, i, i, i, i, i)
-    return types.void(i, *rest), call_address
+    return types.void(i, *rest), codegen
+
+
+def _lines_of(builder, args, fewer=0):
+    """Bytes from the lines that a tile asks for to the next one's: a step's for each of its own."""
+    count, k, df = args[13 - fewer], args[14 - fewer], args[25 - fewer]
+    return builder.mul(builder.mul(count, k), df)

@@ -36,7 +36,7 @@ from tconv_bench.problem import Geometry, Problem
 from tconv_bench.simd import (
     add_rows,
     as_pointer,
-    call_sum_taps,
+    call_sum_taps_below,
     call_transpose,
     combine_neighbours,
     combine_pixel_rows,
@@ -378,15 +378,18 @@ def _multiply(
                     to = (line * rows + skipped) * width
                     left = rows - skipped
                     while left > 0:
-                        height = _height(heights, left)
-                        call_sum_taps(
-                            tile, height, vectors, width // lanes // vectors, lanes, values, at, padded, weight, w_line, width,
-                            once, 0, 1, s.c_in, False, bias, s.groups * s.c_out, sums, to, width, ahead, 0, 0, stream, step,
-                        )  # fmt: skip
-                        left -= height
-                        at += height
-                        to += height * width
-                        stream += s.c_in * step * (width // lanes // vectors)
+                        height, below = _height(heights, left), 1
+                        while _height(heights, left - below * height) == height:
+                            below += 1
+                        for v in range(0, width // lanes, vectors):
+                            call_sum_taps_below(
+                                tile, height, vectors, below, values, at, padded, weight, w_line + v * lanes, width, once, 0, 1,
+                                s.c_in, False, bias, s.groups * s.c_out, sums, to + v * lanes, width, ahead, 0, 0, stream, step,
+                            )  # fmt: skip
+                            stream += s.c_in * step * below
+                        left -= below * height
+                        at += below * height
+                        to += below * height * width
                     line += 1
     return line
 
