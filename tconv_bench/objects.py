@@ -46,6 +46,27 @@ def elements(array):
 
 
 @kernel
+def has_form(array, kind, form):
+    """Whether an object is an array of NumPy's own type, ``kind``, that kernels can take, of a form: see ``form_of``."""
+    if word_at(array + TYPE) != kind:
+        return False
+    axes, flags, dtype = word_at(array + AXES) & 0xFFFFFFFF, word_at(array + FLAGS), word_at(array + DTYPE)
+    order, number = carray(as_pointer(dtype + ORDER), 1, np.uint8)[0], carray(as_pointer(dtype + NUMBER), 1, np.int32)[0]
+    if flags & PLAIN != PLAIN or order not in NATIVE or number != form[0] or axes != form[1]:
+        return False
+    shape = word_at(array + SHAPE)
+    same = True
+    for axis in range(axes):
+        same &= word_at(shape + 8 * axis) == form[2 + axis]
+    return same
+
+
+def form_of(dtype: np.dtype[Any], shape: tuple[int, ...]) -> list[int]:
+    """A dtype's number, how many axes there are, and their sizes."""
+    return [dtype.num, len(shape), *shape]
+
+
+@kernel
 def _write(value, text, at):
     """Write a value so that what follows it can be told from it; where that begins."""
     if 0 <= value < LONG:

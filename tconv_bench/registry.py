@@ -84,6 +84,16 @@ class Variant:
         """
         return partial(self.one_shot, problem)
 
+    def short_run(
+        self, state: Any, x_shape: tuple[int, ...], out_shape: tuple[int, ...]
+    ) -> Callable[[Any, NDArray[Any]], int] | None:
+        """``run`` of little work, with a look at its arguments of its own; None where there is none.
+
+        It returns 0, and has done nothing, unless both are plain arrays of these shapes, which may lack the batch, and of the
+        problem's dtype, and lie apart.
+        """
+        return None
+
     def estimate(self, problem: Problem) -> float:
         """Predicted seconds of ``run`` on prepared weights and the present number of threads, of a problem that it supports.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from tconv_bench import conv_transpose2d, reference, registry
+from tconv_bench import conv_transpose2d, plan, reference, registry
 from tconv_bench.objects import describe
 from tconv_bench.problem import Problem
 from tconv_bench.variants import _single
@@ -122,6 +123,49 @@ def test_a_short_call_is_machine_code_and_exact(problem: Problem, with_bias: boo
     assert called == [1, 1, 1]
 
 
+@pytest.mark.parametrize("problem", SHORT, ids=str)
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_plan_of_little_work_is_machine_code_and_exact(problem: Problem, batched: bool, monkeypatch: pytest.MonkeyPatch):
+    if not batched and problem.batch > 1:
+        problem = replace(problem, batch=1)
+    rng = np.random.default_rng(5)
+    x, weight = (rng.integers(-4, 5, s).astype(problem.dtype) for s in (problem.x_shape, problem.weight_shape))
+    bias = rng.integers(-4, 5, problem.c_out).astype(problem.dtype)
+    exact = reference.conv_transpose(problem, x, weight, bias)
+    x, exact = (x, exact) if batched else (x[0], exact[0])
+    sizes = {name: getattr(problem, name) for name in ("stride", "padding", "output_padding", "groups", "dilation")}
+    made = plan(weight, x.shape, bias=bias, method="phase", **sizes)
+    monkeypatch.setattr(made, "_run", lambda x, out: pytest.fail("did not take the machine code of short plans"))
+    for _ in range(3):
+        assert_array_equal(made(x), exact)
+        out = np.full(exact.shape, np.nan, problem.dtype)
+        assert made(x, out) is out
+        assert_array_equal(out, exact)
+
+
+def test_the_machine_code_of_a_plan_leaves_what_it_does_not_know_alone():
+    problem = SHORT[0]
+    phase = registry.get("phase")
+    x, weight = np.ones(problem.x_shape, "f4"), np.ones(problem.weight_shape, "f4")
+    run = phase.short_run(phase.prepare(problem, weight, None), problem.x_shape, problem.out_shape)
+    assert run is not None
+    out = np.full(problem.out_shape, -1, "f4")
+    memory = np.ones(x.size + out.size, "f4")
+    beside = memory[x.size :].reshape(out.shape)
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    inputs = (None, 1, x.tolist(), x[0], x.reshape(1, 1, 4, 16), x.astype("f8"), x.astype(">f4"), x[..., ::-1], read_only)
+    for given, target in (
+        *((given, out) for given in inputs), (x, None), (x, out[..., :8]), (x, out.astype("f8")), (x, out[0]),
+        (memory[1 : 1 + x.size].reshape(x.shape), beside),
+    ):  # fmt: skip
+        assert run(given, target) == 0
+    assert (out == -1).all()
+    assert (memory == 1).all()
+    assert run(memory[: x.size].reshape(x.shape), beside) == 1
+    assert_array_equal(beside, reference.conv_transpose(problem, x, weight, None))
+
+
 def test_an_infinite_weight_in_a_short_call_reaches_its_own_outputs_alone():
     problem = SHORT[0]
     x, weight = np.ones(problem.x_shape, "f4"), np.ones(problem.weight_shape, "f4")
@@ -156,4 +200,7 @@ def test_what_takes_long_does_not_hold_the_gil(monkeypatch: pytest.MonkeyPatch):
         Problem(1, 512, (1, 1), 512, 4),
         Problem(1, 64, (64, 64), 64, 2, stride=2),
     ):
-        registry.get("phase").single_call(problem)
+        phase = registry.get("phase")
+        phase.single_call(problem)
+        state = phase.prepare(problem, np.ones(problem.weight_shape, "f4"), None)
+        assert phase.short_run(state, problem.x_shape, problem.out_shape) is None

@@ -90,7 +90,8 @@ def test_sum_taps_of_every_tile(dtype: str):
                         own[...] = own if from_c else bias[2 : 2 + m, None]
                         for tap in range(1, 1 + count):
                             for p in range(k):
-                                at_a, at_b = 5 + taps[2 * tap] + p * 13 + 2 * tile, 4 + taps[2 * tap + 1] + p * (n + 1) + 3 * tile
+                                at_a = 5 + taps[2 * tap] + p * 13 + 2 * tile
+                                at_b = 4 + taps[2 * tap + 1] + p * (n + 1) + 3 * tile
                                 own += np.outer(a[at_a : at_a + m], b[at_b : at_b + n])
                     simd.sum_taps(
                         m, vectors, a, 5, 13, b, 4, n + 1, taps, 1, count, k, from_c, bias, 2, c.reshape(-1), 1, n + 3, ahead,

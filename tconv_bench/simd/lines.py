@@ -175,9 +175,9 @@ _weave_4_part = _weave(4, 1, True)
 def weave_lines(stride, line, weight, w_at, taps, jobs, job_step, bias, out, to, runs, count):
     """Rows of out: each phase is bias + the sum over its taps t of weight[w_at + taps[2t]] * line[at + taps[2t + 1] + j].
 
-    Run i < ``count`` writes ``runs[i, 3]`` elements from ``out[to + runs[i, 2]]`` on, of phase r at j those at stride*j + r, and
-    has ``at = runs[i, 1]`` and, for each phase, the first of its taps and how many they are at
-    ``jobs[job_step * runs[i, 0] + 4r]``. ``stride`` is one of ``WOVEN``. Whole vectors of ``line`` are read.
+    Run i < ``count`` writes ``runs[i, 3]`` elements from ``out[to + runs[i, 2]]`` on, those of phase r at stride*j + r, and has
+    ``at = runs[i, 1]``, and the first tap of each phase r and how many they are at ``jobs[job_step * runs[i, 0] + 4r]``.
+    ``stride`` is one of ``WOVEN``. Whole vectors of ``line`` are read.
     """
     lanes = VECTOR_BYTES // line.itemsize
     one = stride * lanes

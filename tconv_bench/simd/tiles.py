@@ -164,8 +164,8 @@ def _taps_tile(mr: int, nv: int):
 
     A_t starts at ``a_at + taps[2t]``, B_t at ``b_at + taps[2t + 1]``; ``start`` is C itself, or ``bias[m]`` in every lane.
     Tiles of 8 vectors and more ask for a cache line at each step, those of 12 for two more, one to write and one to read.
-    One tile after the other, with few instructions between: the processor holds some 320, of which a step takes 40, so that more
-    than those of a few steps are not hidden behind the multiply-adds.
+    One tile after the other, with few instructions between them: the processor holds 320, of which a step has 40, so that what
+    a few steps have is all that the multiply-adds can hide.
     """
     fetches, streams = mr * nv >= 12, mr * nv >= 8
 
@@ -339,64 +339,64 @@ def sum_taps(
     """
     if vectors == 2:
         if m == 12:
-            _taps_12_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                       da, db, dc, fn)  # fmt: skip
+            _taps_12_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                       n, da, db, dc, fn)  # fmt: skip
         elif m == 8:
-            _taps_8_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                      da, db, dc, fn)  # fmt: skip
+            _taps_8_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                      n, da, db, dc, fn)  # fmt: skip
         elif m == 6:
-            _taps_6_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                      da, db, dc, fn)  # fmt: skip
+            _taps_6_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                      n, da, db, dc, fn)  # fmt: skip
         elif m == 4:
-            _taps_4_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                      da, db, dc, fn)  # fmt: skip
+            _taps_4_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                      n, da, db, dc, fn)  # fmt: skip
         elif m == 3:
-            _taps_3_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                      da, db, dc, fn)  # fmt: skip
+            _taps_3_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                      n, da, db, dc, fn)  # fmt: skip
         elif m == 2:
-            _taps_2_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                      da, db, dc, fn)  # fmt: skip
+            _taps_2_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                      n, da, db, dc, fn)  # fmt: skip
         else:
-            _taps_1_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                      da, db, dc, fn)  # fmt: skip
+            _taps_1_2(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                      n, da, db, dc, fn)  # fmt: skip
     elif vectors == 1:
         if m == 12:
-            _taps_12_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                       da, db, dc, fn)  # fmt: skip
+            _taps_12_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                       n, da, db, dc, fn)  # fmt: skip
         elif m == 8:
-            _taps_8_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                      da, db, dc, fn)  # fmt: skip
+            _taps_8_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                      n, da, db, dc, fn)  # fmt: skip
         elif m == 6:
-            _taps_6_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                      da, db, dc, fn)  # fmt: skip
+            _taps_6_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                      n, da, db, dc, fn)  # fmt: skip
         elif m == 4:
-            _taps_4_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                      da, db, dc, fn)  # fmt: skip
+            _taps_4_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                      n, da, db, dc, fn)  # fmt: skip
         elif m == 3:
-            _taps_3_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                      da, db, dc, fn)  # fmt: skip
+            _taps_3_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                      n, da, db, dc, fn)  # fmt: skip
         elif m == 2:
-            _taps_2_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                      da, db, dc, fn)  # fmt: skip
+            _taps_2_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                      n, da, db, dc, fn)  # fmt: skip
         else:
-            _taps_1_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                      da, db, dc, fn)  # fmt: skip
+            _taps_1_1(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                      n, da, db, dc, fn)  # fmt: skip
     else:
         if m == 6:
-            _taps_6_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                      da, db, dc, fn)  # fmt: skip
+            _taps_6_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                      n, da, db, dc, fn)  # fmt: skip
         elif m == 4:
-            _taps_4_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                      da, db, dc, fn)  # fmt: skip
+            _taps_4_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                      n, da, db, dc, fn)  # fmt: skip
         elif m == 3:
-            _taps_3_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                      da, db, dc, fn)  # fmt: skip
+            _taps_3_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                      n, da, db, dc, fn)  # fmt: skip
         elif m == 2:
-            _taps_2_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                      da, db, dc, fn)  # fmt: skip
+            _taps_2_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                      n, da, db, dc, fn)  # fmt: skip
         else:
-            _taps_1_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df, n,
-                      da, db, dc, fn)  # fmt: skip
+            _taps_1_4(a, a_at, a_k, b, b_at, b_k, taps, first, count, k, add, bias, bias_at, c, c_at, c_row, q, q0, q1, f, df,
+                      n, da, db, dc, fn)  # fmt: skip
 
 
 def _native_sum_taps(

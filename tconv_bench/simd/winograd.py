@@ -226,17 +226,14 @@ def _pairs(matrix: tuple[tuple[int, int], ...], neighbours: bool):
             ]
         else:
             pixels = [
-                memory.load(
-                    memory.address(source, builder.add(row, j)), first_lanes(builder, lanes, builder.sub(existing, j))
-                )
+                memory.load(memory.address(source, builder.add(row, j)), first_lanes(builder, lanes, builder.sub(existing, j)))
                 for row, existing in ((at, first), (builder.add(at, step), second))
             ]
-        add, subtract = builder.fadd, builder.fsub
+        combined = {(1, 0): pixels[0], (0, 1): pixels[1], (1, 1): builder.fadd(*pixels)}
+        if (1, -1) in matrix:
+            combined[1, -1] = builder.fsub(*pixels)
         for i, factors in enumerate(matrix):
-            if 0 in factors:
-                value = pixels[factors.index(1)]
-            else:
-                value = (add if factors == (1, 1) else subtract)(*pixels)
+            value = combined[factors]
             memory.store(value, memory.address(target, builder.add(builder.add(to, j), builder.mul(out_step, constant(i)))))
         following = builder.add(j, constant(lanes))
         j.add_incoming(following, loop)

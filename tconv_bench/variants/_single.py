@@ -1,7 +1,7 @@
 """A whole call of little work as one piece of machine code, which Python calls with the arrays' objects.
 
-It does what ``_launch.pack_and_launch`` does, in the caller's thread and without Numba's look at every argument: the smallest
-problem takes 1.0 us for 3.1. The GIL stays held meanwhile.
+It does what ``_launch.pack_and_launch`` or ``_launch.launch`` does, in the caller's thread and without Numba's look at every
+argument: the smallest problem takes 1.0 us for 3.1. The GIL stays held meanwhile.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numba import carray
 from numpy.typing import NDArray
 
 from tconv_bench.jit import kernel, python_function
-from tconv_bench.objects import as_integer, elements
+from tconv_bench.objects import as_integer, elements, form_of, has_form
 from tconv_bench.problem import Problem
 from tconv_bench.simd import as_pointer, call_task
 from tconv_bench.variants._blocks import LINE_BYTES
@@ -90,3 +90,42 @@ def _native_single(_, objects, count):
 def run() -> Any:
     """``run()(table, weight, bias, x, out)``: 1, or 0 where a value is not finite."""
     return python_function(_native_single)
+
+
+def planned_table(
+    problem: Problem,
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    work: tuple[int, int],
+    tables: NDArray[np.int64],
+) -> NDArray[Any]:
+    """What ``run_planned`` is given first: tasks and their code's address, what x and out must be, and what tasks read."""
+    dtype = np.dtype(problem.dtype)
+    sizes = [int(np.prod(shape)) * dtype.itemsize for shape in shapes]
+    forms = [form_of(dtype, shape) for shape in shapes]
+    return np.array([*work, *sizes, len(forms[0]), len(forms[1]), *forms[0], *forms[1], *tables], np.int64)
+
+
+def _native_planned(_, objects, count):
+    """All tasks of ``(table, ndarray, state, x, out)``; 0, and nothing done, where x or out is no plain array as it must be."""
+    objects = carray(objects, count)
+    known = carray(as_pointer(elements(objects[0])), 64, np.int64)
+    kind, x, out = objects[1], objects[3], objects[4]
+    first, second = known[4], known[5]
+    if not (has_form(x, kind, known[6:]) and has_form(out, kind, known[6 + first :])):
+        return as_integer(0)
+    source, target = elements(x), elements(out)
+    if source < target + known[3] and target < source + known[2]:
+        return as_integer(0)
+    tables = known[6 + first + second :]
+    for task in range(known[0]):
+        call_task(known[1], task, tables, source, target)
+    return as_integer(1)
+
+
+@cache
+def run_planned() -> Any:
+    """``run_planned()(table, numpy.ndarray, state, x, out)``: 1, or 0 where the arrays must be looked at more closely first.
+
+    The state is not looked at: it keeps what the table has the addresses of.
+    """
+    return python_function(_native_planned)

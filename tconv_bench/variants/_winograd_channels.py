@@ -302,9 +302,7 @@ def _read_pixels(s, x, at, first_image, images, first_row, rows, padded, values,
                     if s.mz == 1:
                         copy(pixels, source + y * x_y, along_z, to, width)
                     else:
-                        combine_pixel_rows(
-                            s.rz, pixels, source + y * x_y, x_z, width, iz + 1 < s.iz, along_z, to, z_step
-                        )
+                        combine_pixel_rows(s.rz, pixels, source + y * x_y, x_z, width, iz + 1 < s.iz, along_z, to, z_step)
         at += s.x_c
         # the first and last of a block's lines are its pixels
         for line in range(0, s.lz, max(1, s.lz - 1)):
