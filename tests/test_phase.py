@@ -3,6 +3,7 @@ results whatever the threads, and its parts in ``simd``."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numba
@@ -50,8 +51,10 @@ def fresh_layouts():
         found.cache_clear()
 
 
-@pytest.mark.parametrize("over_pixels", [True, False])
-def test_each_layout_is_right_on_every_problem_that_it_can_hold(over_pixels: bool, monkeypatch, fresh_layouts):
+@pytest.mark.parametrize(("over_pixels", "past_the_caches"), [(True, False), (True, True), (False, False)])
+def test_each_layout_is_right_on_every_problem_that_it_can_hold(
+    over_pixels: bool, past_the_caches: bool, monkeypatch, fresh_layouts
+):
     cut, met = _phase_layout._cut, set()
 
     def preferred(work: Any, threads: int, way: bool) -> Any:
@@ -60,6 +63,8 @@ def test_each_layout_is_right_on_every_problem_that_it_can_hold(over_pixels: boo
 
     monkeypatch.setattr(_phase_layout, "_cut", preferred)
     monkeypatch.setattr(_phase_layout, "FAR_BYTES", 0)  # every output's lines are asked for ahead
+    if past_the_caches:
+        monkeypatch.setattr(_phase_layout, "BEYOND_BYTES", 0)
     for problem in PROBLEMS[::5]:
         assert_array_equal(computed(problem), right(problem), err_msg=str(problem))
         assert_array_equal(computed_once(problem), right(problem), err_msg=str(problem))
@@ -297,6 +302,8 @@ def test_rows_of_taps_are_right_on_every_problem_that_they_can_hold(rows_of_taps
 def test_rows_of_taps_of_several_chunks_tasks_and_orders(text: str, monkeypatch, rows_of_taps):
     problem = Problem.parse(text)
     monkeypatch.setattr(_phase_layout, "ROWS_BYTES", 16 * 1024)
+    monkeypatch.setattr(_phase_layout, "FAR_BYTES", 0)
+    monkeypatch.setattr(_phase_layout, "BEYOND_BYTES", 0)  # rows that go past the caches
     taken = problem.stride[-1] in simd.INTERLEAVED
     assert (_phase_layout.layout(problem, 2).shape.chunk > 0) == taken
     for order in ORDERS.values():
@@ -324,6 +331,40 @@ def test_sums_of_rows_of_taps_depend_neither_on_threads_nor_on_tasks(text: str, 
     assert len(tasks) == 3
     assert_array_equal(results[1], results[0])
     assert_array_equal(results[2], results[0])
+
+
+def test_only_outputs_that_no_cache_keeps_go_past_them():
+    sizes = {512: 0, 1024: 1, 4096: 2}  # squares of 1, 4 and 64 MiB
+    assert {n: _phase_layout.distance(Problem(1, 1, (n, n), 1, 1)) for n in sizes} == sizes
+
+
+DEPTHWISE = [
+    Problem(2, 3, (5, 40), 3, (3, 3), padding=1, groups=3),
+    Problem(1, 5, (7, 33), 5, (4, 4), stride=2, padding=1, groups=5),
+    Problem(2, 2, (4, 70), 2, (5, 3), stride=(2, 3), padding=(2, 0), output_padding=(1, 2), groups=2),
+    Problem(1, 4, (9, 9), 4, (8, 8), stride=4, padding=2, groups=4),
+    Problem(1, 2, (6, 5), 2, (9, 7), stride=(3, 5), groups=2),  # a stride that is not woven
+    Problem(1, 3, (300,), 3, 4, stride=2, padding=1, groups=3),
+    Problem(1, 2, (3, 4, 17), 2, (3, 2, 4), stride=(2, 1, 2), padding=(1, 0, 1), dilation=(1, 2, 1), groups=2),
+]
+
+
+@pytest.mark.parametrize("problem", DEPTHWISE, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+def test_depthwise_is_right_in_any_memory_order_and_any_cut(problem: Problem, dtype: str, monkeypatch, fresh_layouts):
+    problem = replace(problem, dtype=dtype)
+    x, weight, bias = integer_data(problem)
+    exact = right(problem)
+    last = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+    for packed in (_phase_layout.PACKED_BYTES, 1):  # tasks of whole images, and of a few positions
+        monkeypatch.setattr(_phase_layout, "PACKED_BYTES", packed)
+        _phase_layout.layout.cache_clear()
+        state = PHASE.prepare(problem, weight, bias)
+        for pixels in (x, last):
+            out_last = np.moveaxis(np.empty((problem.batch, *exact.shape[2:], problem.c_out), dtype), -1, 1)
+            for out in (poisoned(problem), out_last):
+                PHASE.run(state, pixels, out)
+                assert_array_equal(out, exact)
 
 
 def test_few_output_channels_take_rows_of_taps_and_many_do_not():

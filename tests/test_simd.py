@@ -384,3 +384,71 @@ print("right")
 def test_a_forked_child_and_several_threads_get_right_answers():
     done = run_python(FORK)
     assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_stores_past_the_caches_write_what_they_are_given_and_nothing_else(dtype: str):
+    line = 64 // np.dtype(dtype).itemsize
+    source = np.arange(1, 8 * line + 1).astype(dtype)
+    memory = np.zeros(10 * line, dtype)
+    for to in range(line, 2 * line + 1):
+        for count in (0, 1, line - 1, line, line + 1, 3 * line - 1, 3 * line, 5 * line + 2):
+            memory[:] = -1
+            simd.stream(source, 3, memory, to, count)
+            expected = np.full(memory.size, -1, dtype)
+            expected[to : to + count] = source[3 : 3 + count]
+            assert_array_equal(memory, expected)
+    odd = np.zeros(memory.nbytes + 1, "u1")[1:].view(dtype)  # no element at a multiple of its size
+    simd.stream(source, 0, odd, 5, 2 * line)
+    assert_array_equal(odd[5 : 5 + 2 * line], source[: 2 * line])
+    assert not odd[:5].any()
+    assert not odd[5 + 2 * line :].any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("stride", sorted(simd.WOVEN))
+def test_woven_lines_are_sums_of_taps_phase_by_phase(stride: int, dtype: str):
+    rng = np.random.default_rng(8)
+    lanes = simd.VECTOR_BYTES // np.dtype(dtype).itemsize
+    line, weight = rng.integers(-9, 9, 40 * lanes).astype(dtype), rng.integers(-9, 9, 30).astype(dtype)
+    counts = rng.permutation([0, 1, 2, 3])[:stride]
+    firsts = np.cumsum([1, *counts])[:-1]
+    taps = rng.integers(0, 9, (firsts[-1] + counts[-1], 2))
+    jobs = np.zeros((2, stride, 4), np.int64)  # the second row phase's are read
+    jobs[1, :, 0], jobs[1, :, 1] = firsts, counts
+    sizes = (1, stride * lanes - 1, stride * lanes, 4 * stride * lanes, 5 * stride * lanes + 3)
+    runs = np.array([(1, 2 + i, 7 * i * stride * lanes, size) for i, size in enumerate(sizes)])
+    out = np.full(40 * stride * lanes, -1, dtype)
+    expected = out.copy()
+    for _, at, place, size in runs:
+        for e in range(size):
+            j, r = divmod(e, stride)
+            own = taps[firsts[r] : firsts[r] + counts[r]]
+            expected[4 + place + e] = 5 + sum(weight[3 + w] * line[at + x + j] for w, x in own)
+    simd.weave_lines(
+        stride, line, weight, 3, taps.ravel(), jobs.ravel(), 4 * stride, line.dtype.type(5), out, 4, runs, len(runs)
+    )
+    assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("taps", [2, 3])
+def test_pixels_in_pairs_of_rows_and_of_neighbours_give_the_same_lines(taps: int):
+    lanes = simd.VECTOR_BYTES // 4
+    pixels = np.random.default_rng(9).integers(-9, 9, (2, 3 * lanes)).astype("f4")
+    count, line = 2 * lanes + 3, 4 * lanes
+    expected = np.zeros(4 * line, "f4")
+    simd.combine_pixels(taps, pixels.ravel(), 0, 3 * lanes, expected, 0, line, 3 * lanes)
+    for exists in (True, False):
+        given = pixels.copy()
+        given[:, count:] = np.nan  # not to be read
+        own = expected.reshape(4, line)[: taps + 1].copy()
+        if not exists:
+            given[1] = np.nan
+            own[1:-1], own[-1] = own[0], 0
+        own[:, count:] = 0
+        rows = np.zeros((taps + 1, line), "f4")
+        simd.combine_pixel_rows(taps, given.ravel(), 0, 3 * lanes, count, exists, rows.ravel(), 0, line)
+        assert_array_equal(rows, own)
+    neighbours = np.zeros((taps + 1, line), "f4")
+    simd.combine_neighbours(taps, pixels.T.copy().ravel(), 0, neighbours.ravel(), 0, line, 3 * lanes)
+    assert_array_equal(neighbours, expected.reshape(4, line)[: taps + 1])

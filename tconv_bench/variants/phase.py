@@ -20,7 +20,7 @@ row is written once, its phases interleaved in registers. Three layouts:
   once and meets all taps; their rows are added up at their distances, into the sums of all positions of a task.
 
 With one or two output channels a tile over pixels takes all phases along x that read the same pixel; with one channel per group
-(depthwise) there is nothing to tile, and each tap adds its line to the sums.
+(depthwise) there is nothing to tile: a vector of each phase is summed up over its taps and interleaved with the others'.
 
 Source: Vaidyanathan, "Multirate Systems and Filter Banks", 1993, section 4.3; Shi et al., "Is the deconvolution layer the same
 as a convolutional layer?", arXiv:1609.07009; tile after Goto & van de Geijn, ACM TOMS 2008.
