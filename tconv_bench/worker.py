@@ -166,20 +166,20 @@ def own_entrant(name: str, mode: str, problem: Any, arrays: Arrays) -> Ready:
     if answer is not True:
         raise Unsupported(answer)
     measure.compile_for(problem, variant)
+    sizes = {key: getattr(problem, key) for key in ("stride", "padding", "output_padding", "groups", "dilation")}
     if mode == "one-shot":
         function = getattr(tconv_bench, f"conv_transpose{problem.ndim}d")
-        arguments = (problem.stride, problem.padding, problem.output_padding, problem.groups, problem.dilation)
-        call = partial(function, x, weight, bias, *arguments, method=name)  # as a peer's, which a lambda would not be by 0.1 us
+        # as a peer's call, which a lambda would not be by 0.1 us
+        call = partial(function, x, weight, bias, *sizes.values(), method=name)
         return Ready(call, lambda value: value, output="fresh")
+    make = partial(tconv_bench.plan, weight, problem.x_shape, bias=bias, **sizes, method=name)
+    make()  # what a plan compiles beside the variant is no part of its preparation
     variant.forget()
     start = perf_counter()
-    state = variant.prepare(problem, weight, bias)
+    made = make()
     seconds = perf_counter() - start
-    out = arrays.out
-    kept = variant.prepared_bytes(problem)
-    return Ready(
-        lambda: variant.run(state, x, out), lambda value: out, output="given", prepare_seconds=seconds, prepared_bytes=kept
-    )
+    kept, call = variant.prepared_bytes(problem), partial(made, x, arrays.out)
+    return Ready(call, lambda value: value, output="given", prepare_seconds=seconds, prepared_bytes=kept)
 
 
 def peer_entrant(name: str, mode: str, problem: Any, arrays: Arrays, threads: int) -> Ready:

@@ -116,13 +116,16 @@ def test_sum_columns_of_every_tile(dtype: str):
                     at = 4 + p * (lanes + 1)
                     columns = np.concatenate([b[at : at + lanes], b[at + 300 : at + 300 + lanes]])
                     expected[:, 1 : 1 + 2 * lanes] += np.outer(a[5 + p * 13 : 5 + p * 13 + m], columns)
-                copied = np.full(400, -1).astype(dtype)
+                copied = np.full(600, -1).astype(dtype)
                 expected_copy = copied.copy()
+                source, place = 6, 3 + 8 * lanes
                 for p in range(k):
-                    expected_copy[3 + p * 2 * lanes : 3 + p * 2 * lanes + lanes] = b[6 + p * lanes : 6 + p * lanes + lanes]
+                    expected_copy[place : place + lanes] = b[source : source + lanes]
+                    turns = p in (1, 5)  # two vectors are left of a row, then come rows of four
+                    source, place = source + (7 if turns else lanes), place + (-4 if turns else 2) * lanes
                 simd.sum_columns(
-                    m, a, 5, 13, b, 4, lanes + 1, 300, k, add, c.reshape(-1), 1, 2 * lanes + 3, b, 6, lanes, copied, 3,
-                    2 * lanes, b.ctypes.data, 64
+                    m, a, 5, 13, b, 4, lanes + 1, 300, k, add, c.reshape(-1), 1, 2 * lanes + 3, b, 6, lanes, 7, copied,
+                    3 + 8 * lanes, 2 * lanes, -4 * lanes, 2, 4, b.ctypes.data, 64, 32
                 )  # fmt: skip
                 assert_array_equal(c, expected)
                 assert_array_equal(copied, expected_copy)

@@ -169,25 +169,26 @@ def _strips_task(task, tables, x, out):
                     b_at, b_k, b_v = (group * c_in + k) * row_length + start + j, row_length, lanes
                 else:
                     b_at, b_k, b_v = own + j * d, lanes, d * lanes
-                    if row < next_d:
-                        copied = min(d, lines - line)
+                    copied = max(0, min(d, (next_d - row) * lines - line))
                 b = weight if packed or direct else block
                 done = 0
                 while done < d:
-                    from_, from_step, onto, onto_step, steps = idle, 0, idle, 0, d - done
-                    source = block
+                    source, from_, from_step, onto, onto_step, steps = block, idle, 0, idle, 0, d - done
+                    from_turn, onto_turn, stream_turn, left = 0, 0, step, d + 1
                     if copied > 0:
                         source, from_, from_step = weight, next_at + row * row_length + line * lanes, lanes
                         onto, onto_step, steps = next_to + (line * next_d + row) * lanes, next_d * lanes, copied
-                        stream, step = w_base + (from_ + row_length) * size, lanes * size
-                        line += copied
-                        if line == lines:
-                            row, line = row + 1, 0
+                        # to the next row's first vector, and its place
+                        from_turn, onto_turn = row_length - (lines - 1) * lanes, lanes - (lines - 1) * next_d * lanes
+                        stream, step, stream_turn = w_base + (from_ + row_length) * size, lanes * size, from_turn * size
+                        left = lines - line
+                        passed, line = divmod(line + copied, lines)
+                        row += passed
                         copied = 0
                     call_sum_columns(
                         tile, height, a, a_at + (k + done) * m + p, m, b, b_at + done * b_k, b_k, b_v, steps,
-                        k > 0 or done > 0, cols, cols_at + p * pitch + j, pitch, source, from_, from_step, block, onto,
-                        onto_step, stream, step,
+                        k > 0 or done > 0, cols, cols_at + p * pitch + j, pitch, source, from_, from_step, from_turn, block,
+                        onto, onto_step, onto_turn, left, lines, stream, step, stream_turn,
                     )  # fmt: skip
                     done += steps
                     if copies:
