@@ -6,8 +6,8 @@ interval is narrow enough or the budget is spent. First with hot caches, then wi
 together, so that an interrupted run loses at most the group it was in.
 
 - *one-shot*: the public function, weights as the user has them; each call pays for packing and for its output.
-- *planned*: an engine's layer that holds its weights, here a ``plan``, made before (that time stands beside); the output is given
-  where an engine can take it.
+- *planned*: an engine's layer that holds its weights, here a ``plan``, made before (that time stands beside); the output is
+  given where an engine can take it.
 
 Every group holds an A/A control: ``auto``, or the first variant asked for, a second time in a second process
 (``tconv_bench.verdicts``).
