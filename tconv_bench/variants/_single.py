@@ -24,6 +24,9 @@ SHORT_CYCLES = 60_000  # of a call that may hold the GIL
 PACKED_BYTES = 32 * 1024  # of weights that a call packs, at most
 PACK_TASKS, PACK_CODE, TASKS, CODE, PACKED, LENGTH, CHANNELS, REPEAT, ITEM = range(9)  # places before those that tasks know
 HEAD = 9
+# the same of a plan's table: then come the forms of x and out, whose lengths are given, and what tasks know
+PLAN_TASKS, PLAN_CODE, X_BYTES, OUT_BYTES, X_LENGTH, OUT_LENGTH, PLAN_HEAD = range(7)
+MOST_WORDS = 64  # up to what tasks know
 
 
 def table(
@@ -108,17 +111,17 @@ def planned_table(
 def _native_planned(_, objects, count):
     """All tasks of ``(table, ndarray, state, x, out)``; 0, and nothing done, where x or out is no plain array as it must be."""
     objects = carray(objects, count)
-    known = carray(as_pointer(elements(objects[0])), 64, np.int64)
+    known = carray(as_pointer(elements(objects[0])), MOST_WORDS, np.int64)
     kind, x, out = objects[1], objects[3], objects[4]
-    first, second = known[4], known[5]
-    if not (has_form(x, kind, known[6:]) and has_form(out, kind, known[6 + first :])):
+    out_form = PLAN_HEAD + known[X_LENGTH]
+    if not (has_form(x, kind, known[PLAN_HEAD:]) and has_form(out, kind, known[out_form:])):
         return as_integer(0)
     source, target = elements(x), elements(out)
-    if source < target + known[3] and target < source + known[2]:
+    if source < target + known[OUT_BYTES] and target < source + known[X_BYTES]:
         return as_integer(0)
-    tables = known[6 + first + second :]
-    for task in range(known[0]):
-        call_task(known[1], task, tables, source, target)
+    tables = known[out_form + known[OUT_LENGTH] :]
+    for task in range(known[PLAN_TASKS]):
+        call_task(known[PLAN_CODE], task, tables, source, target)
     return as_integer(1)
 
 
