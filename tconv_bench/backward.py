@@ -48,6 +48,7 @@ from tconv_bench.simd import (
     transpose_rows,
 )
 from tconv_bench.variants import _native
+from tconv_bench.variants._blocks import next_row
 from tconv_bench.variants._launch import FIRST_FREE, scratch
 from tconv_bench.variants._native import SIZES_AT
 
@@ -202,13 +203,7 @@ def _list_pieces(g, c, pixel, count, panel_step, lanes, pieces):
             n += run
         elif ix == g.ix:
             ix = 0
-            iy += 1
-            if iy == g.iy:
-                iy = 0
-                iz += 1
-                if iz == g.iz:
-                    iz = 0
-                    n += 1
+            iy, iz, n = next_row(g.iy, g.iz, iy, iz, n)
     return number
 
 

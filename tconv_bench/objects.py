@@ -46,13 +46,20 @@ def elements(array):
 
 
 @kernel
+def _plain_kind(array):
+    """The number of an array's dtype, and how many axes it has: -1 where kernels can't take its memory."""
+    axes, flags, dtype = word_at(array + AXES) & 0xFFFFFFFF, word_at(array + FLAGS), word_at(array + DTYPE)
+    order, number = carray(as_pointer(dtype + ORDER), 1, np.uint8)[0], carray(as_pointer(dtype + NUMBER), 1, np.int32)[0]
+    return np.int64(number), axes if flags & PLAIN == PLAIN and order in NATIVE else -1
+
+
+@kernel
 def has_form(array, kind, form):
     """Whether an object is an array of NumPy's own type, ``kind``, that kernels can take, of a form: see ``form_of``."""
     if word_at(array + TYPE) != kind:
         return False
-    axes, flags, dtype = word_at(array + AXES) & 0xFFFFFFFF, word_at(array + FLAGS), word_at(array + DTYPE)
-    order, number = carray(as_pointer(dtype + ORDER), 1, np.uint8)[0], carray(as_pointer(dtype + NUMBER), 1, np.int32)[0]
-    if flags & PLAIN != PLAIN or order not in NATIVE or number != form[0] or axes != form[1]:
+    number, axes = _plain_kind(array)
+    if number != form[0] or axes != form[1]:
         return False
     shape = word_at(array + SHAPE)
     same = True
@@ -81,11 +88,10 @@ def _write(value, text, at):
 @kernel
 def _write_array(array, text, at):
     """Write an array's dtype and shape; 0 where kernels can't take its memory."""
-    axes, flags, dtype = word_at(array + AXES) & 0xFFFFFFFF, word_at(array + FLAGS), word_at(array + DTYPE)
-    order = carray(as_pointer(dtype + ORDER), 1, np.uint8)[0]
-    if flags & PLAIN != PLAIN or axes > MOST_AXES or order not in NATIVE:
+    number, axes = _plain_kind(array)
+    if not 0 <= axes <= MOST_AXES:
         return 0
-    at = _write(carray(as_pointer(dtype + NUMBER), 1, np.int32)[0], text, at)
+    at = _write(number, text, at)
     at = _write(axes, text, at)
     shape = word_at(array + SHAPE)
     for axis in range(axes):

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from tconv_bench import Problem, layers, plan, reference, registry
-from tconv_bench.variants import _blocks, _winograd_channels, _winograd_layout, winograd
+from tconv_bench.variants import _blocks, _phase_layout, _winograd_channels, _winograd_layout, winograd
 from tests.problems import PROBLEMS, integer_data, poisoned
 from tests.test_phase import ORDERS, right
 
@@ -59,7 +59,7 @@ def in_bands(rows: int):
 def test_input_channels_in_blocks_add_up(text: str, monkeypatch, fresh_layouts, over_lines):
     problem = Problem.parse(text)
     monkeypatch.setattr(_winograd_layout, "PRODUCTS_BYTES", 1)
-    monkeypatch.setattr(_winograd_layout, "FAR_BYTES", 0)  # every output's lines are asked for ahead
+    monkeypatch.setattr(_phase_layout, "FAR_BYTES", 0)  # every output's lines are asked for ahead
     assert _winograd_layout.layout(problem, numba.get_num_threads()).shape.block == 1
     x, weight, bias = integer_data(problem)
     for method in (WINOGRAD.one_shot, lambda *a: WINOGRAD.run(WINOGRAD.prepare(*a[:3]), *a[3:])):

@@ -49,7 +49,7 @@ from tconv_bench.simd.transposes import (
     transpose,
     transpose_rows,
 )
-from tconv_bench.simd.vectors import VECTOR_BYTES, vector_bytes
+from tconv_bench.simd.vectors import LINE_BYTES, VECTOR_BYTES, vector_bytes
 from tconv_bench.simd.windows import max_gathered, max_lines, max_window
 from tconv_bench.simd.winograd import (
     call_weights,
@@ -67,6 +67,7 @@ __all__ = [
     "CHAINS",
     "HEIGHTS",
     "INTERLEAVED",
+    "LINE_BYTES",
     "MR",
     "NV",
     "PIECE_FIELDS",

@@ -1,11 +1,71 @@
 """Lines of pixels: short correlations along them, those of all phases interleaved, and lines added up at distances."""
 
-from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
 from tconv_bench.simd.interleaving import interleaved
-from tconv_bench.simd.vectors import VECTOR_BYTES, Memory, Vectors, first_lanes, multiply_add, phi_from, splat
+from tconv_bench.simd.vectors import VECTOR_BYTES, Vectors, first_lanes, multiply_add, phi_from, splat
+
+
+def _emit_woven(context, builder, signature, args, arrays, phases_of, places, nv: int, masked: bool):
+    """The loop of ``_lines`` and ``_weave``: blocks of ``nv`` vectors of each phase, or the part of one that is left.
+
+    ``arrays``: which arguments are the line, the weights, the taps and out. ``places``: where the line and the weights begin,
+    the bias, where out begins, its first element to write and past its last one. ``phases_of(number)``: the first tap of each
+    phase and past its last one, where ``number`` reads one of an array's.
+    """
+    vectors = Vectors(context, builder, signature.args[0].dtype)
+    memory, lanes, constant = vectors.memory, vectors.lanes, vectors.constant
+    line, weight, taps, out = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in arrays)
+    line_at, w_at, bias, to, begin, count = places
+    initial = splat(builder, bias, vectors.type)
+
+    def number(array, index, more=0):
+        return builder.load(builder.gep(array, [builder.add(index, constant(more))]))
+
+    phases = phases_of(number)
+    stride = len(phases)
+    start = builder.block
+    block, end = builder.append_basic_block("lines_block"), builder.append_basic_block("lines_end")
+    builder.cbranch(builder.icmp_signed("<", begin, count), block, end)
+    builder.position_at_end(block)
+    done = phi_from(builder, begin, start)
+    j = builder.add(line_at, builder.sdiv(done, constant(stride)))
+    found = []
+    for first, last in phases:
+        before = builder.block
+        inner, after = builder.append_basic_block("lines_tap"), builder.append_basic_block("lines_after")
+        builder.cbranch(builder.icmp_signed("<", first, last), inner, after)
+        builder.position_at_end(inner)
+        tap = phi_from(builder, first, before)
+        sums = [phi_from(builder, initial, before) for _ in range(nv)]
+        entry = builder.mul(tap, constant(2))
+        factor = builder.load(memory.address(weight, builder.add(w_at, number(taps, entry))), align=vectors.size)
+        factor, source = splat(builder, factor, vectors.type), builder.add(j, number(taps, entry, 1))
+        following = []
+        for v, value in enumerate(sums):
+            pixels = memory.load(memory.address(line, builder.add(source, constant(v * lanes))))
+            following.append(multiply_add(builder, factor, pixels, value))
+        next_tap = builder.add(tap, constant(1))
+        for phi, value in ((tap, next_tap), *zip(sums, following)):
+            phi.add_incoming(value, inner)
+        builder.cbranch(builder.icmp_signed("<", next_tap, last), inner, after)
+        builder.position_at_end(after)
+        totals = [phi_from(builder, initial, before) for _ in range(nv)]
+        for total, value in zip(totals, following):
+            total.add_incoming(value, inner)
+        found.append(totals)
+    left = builder.sub(count, done)
+    for v in range(nv):
+        for number_of, value in enumerate(interleaved(builder, [totals[v] for totals in found])):
+            at = (v * stride + number_of) * lanes
+            mask = first_lanes(builder, lanes, left, at) if masked else None
+            memory.store(value, memory.address(out, builder.add(builder.add(to, done), constant(at))), mask)
+    next_done = builder.add(done, constant(nv * stride * lanes))
+    done.add_incoming(next_done, builder.block)
+    builder.cbranch(builder.icmp_signed("<", next_done, count), block, end)
+    builder.position_at_end(end)
+    return context.get_dummy_value()
 
 
 def _lines(nv: int):
@@ -16,50 +76,12 @@ def _lines(nv: int):
 
     def codegen(context, builder, signature, args):
         _, _, w_at, _, first, taps_count, bias, _, at, begin, count = args
-        element = context.get_data_type(signature.args[0].dtype)
-        size = context.get_abi_sizeof(element)
-        lanes = VECTOR_BYTES // size
-        vector, i64 = ir.VectorType(element, lanes), ir.IntType(64)
-        memory = Memory(builder, vector, size)
-        line, weight, taps, sums = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 1, 3, 7))
+        places = (at.type(0), w_at, bias, at, begin, count)
 
-        def constant(value):
-            return ir.Constant(i64, value)
+        def phases_of(number):
+            return [(first, builder.add(first, taps_count))]
 
-        initial = splat(builder, bias, vector)
-        start = builder.block
-        outer, inner, after, end = (builder.append_basic_block(f"lines_{name}") for name in ("outer", "tap", "after", "end"))
-        builder.cbranch(builder.icmp_signed("<", begin, count), outer, end)
-        builder.position_at_end(outer)
-        j = phi_from(builder, begin, start)
-        builder.cbranch(builder.icmp_signed(">", taps_count, constant(0)), inner, after)
-        builder.position_at_end(inner)
-        tap = phi_from(builder, constant(0), outer)
-        before = [phi_from(builder, initial, outer) for _ in range(nv)]
-        entry = builder.mul(builder.add(first, tap), constant(2))
-        factor = memory.address(weight, builder.add(w_at, builder.load(builder.gep(taps, [entry]))))
-        factor = splat(builder, builder.load(factor, align=size), vector)
-        source = builder.add(j, builder.load(builder.gep(taps, [builder.add(entry, constant(1))])))
-        following = []
-        for v, value in enumerate(before):
-            pixels = memory.load(memory.address(line, builder.add(source, constant(v * lanes))))
-            following.append(multiply_add(builder, factor, pixels, value))
-        next_tap = builder.add(tap, constant(1))
-        for phi, value in ((tap, next_tap), *zip(before, following)):
-            phi.add_incoming(value, inner)
-        builder.cbranch(builder.icmp_signed("<", next_tap, taps_count), inner, after)
-        builder.position_at_end(after)
-        for v, value in enumerate(following):
-            total = phi_from(builder, initial, outer)
-            total.add_incoming(value, inner)
-            following[v] = total
-        for v, value in enumerate(following):
-            memory.store(value, memory.address(sums, builder.add(builder.add(at, j), constant(v * lanes))))
-        next_j = builder.add(j, constant(nv * lanes))
-        j.add_incoming(next_j, after)
-        builder.cbranch(builder.icmp_signed("<", next_j, count), outer, end)
-        builder.position_at_end(end)
-        return context.get_dummy_value()
+        return _emit_woven(context, builder, signature, args, (0, 1, 3, 7), phases_of, places, nv, False)
 
     def typing(typingctx, line, weight, w_at, taps, first, taps_count, bias, sums, at, begin, count):
         i = types.int64
@@ -91,62 +113,14 @@ def _weave(stride: int, nv: int, masked: bool):
 
     def codegen(context, builder, signature, args):
         _, line_at, _, w_at, _, _, first_job, bias, _, to, begin, count = args
-        vectors = Vectors(context, builder, signature.args[0].dtype)
-        memory, lanes, constant = vectors.memory, vectors.lanes, vectors.constant
-        line, weight, taps, jobs, out = (
-            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2, 4, 5, 8)
-        )
-        initial = splat(builder, bias, vectors.type)
+        jobs = context.make_array(signature.args[5])(context, builder, args[5]).data
 
-        def number(array, index, more=0):
-            return builder.load(builder.gep(array, [builder.add(index, constant(more))]))
+        def phases_of(number):
+            pairs = [(number(jobs, first_job, 4 * phase), number(jobs, first_job, 4 * phase + 1)) for phase in range(stride)]
+            return [(first, builder.add(first, taps)) for first, taps in pairs]
 
-        # a phase's first tap and past its last one, and where they are read from the first element of out on
-        phases = []
-        for phase in range(stride):
-            first = number(jobs, first_job, 4 * phase)
-            phases.append((first, builder.add(first, number(jobs, first_job, 4 * phase + 1))))
-        start = builder.block
-        block, end = builder.append_basic_block("weave_block"), builder.append_basic_block("weave_end")
-        builder.cbranch(builder.icmp_signed("<", begin, count), block, end)
-        builder.position_at_end(block)
-        done = phi_from(builder, begin, start)
-        j = builder.add(line_at, builder.sdiv(done, constant(stride)))
-        found = []
-        for first, last in phases:
-            before = builder.block
-            inner, after = builder.append_basic_block("weave_tap"), builder.append_basic_block("weave_after")
-            builder.cbranch(builder.icmp_signed("<", first, last), inner, after)
-            builder.position_at_end(inner)
-            tap = phi_from(builder, first, before)
-            sums = [phi_from(builder, initial, before) for _ in range(nv)]
-            entry = builder.mul(tap, constant(2))
-            factor = builder.load(memory.address(weight, builder.add(w_at, number(taps, entry))), align=vectors.size)
-            factor, source = splat(builder, factor, vectors.type), builder.add(j, number(taps, entry, 1))
-            following = []
-            for v, value in enumerate(sums):
-                pixels = memory.load(memory.address(line, builder.add(source, constant(v * lanes))))
-                following.append(multiply_add(builder, factor, pixels, value))
-            next_tap = builder.add(tap, constant(1))
-            for phi, value in ((tap, next_tap), *zip(sums, following)):
-                phi.add_incoming(value, inner)
-            builder.cbranch(builder.icmp_signed("<", next_tap, last), inner, after)
-            builder.position_at_end(after)
-            totals = [phi_from(builder, initial, before) for _ in range(nv)]
-            for total, value in zip(totals, following):
-                total.add_incoming(value, inner)
-            found.append(totals)
-        left = builder.sub(count, done)
-        for v in range(nv):
-            for number_of, value in enumerate(interleaved(builder, [totals[v] for totals in found])):
-                at = (v * stride + number_of) * lanes
-                mask = first_lanes(builder, lanes, left, at) if masked else None
-                memory.store(value, memory.address(out, builder.add(builder.add(to, done), constant(at))), mask)
-        next_done = builder.add(done, constant(nv * stride * lanes))
-        done.add_incoming(next_done, builder.block)
-        builder.cbranch(builder.icmp_signed("<", next_done, count), block, end)
-        builder.position_at_end(end)
-        return context.get_dummy_value()
+        places = (line_at, w_at, bias, to, begin, count)
+        return _emit_woven(context, builder, signature, args, (0, 2, 4, 8), phases_of, places, nv, masked)
 
     def typing(typingctx, line, line_at, weight, w_at, taps, jobs, first_job, bias, out, to, begin, count):
         i = types.int64

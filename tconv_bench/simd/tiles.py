@@ -416,12 +416,15 @@ def native_sum_taps(dtype: str) -> Any:
     return native(types.void(*signature), _native_sum_taps)
 
 
-def _call(context, builder, args, a_step, b_step, c_step, f_step):
-    """Call ``native_sum_taps`` with the arguments of ``call_sum_taps`` that are its own, and the steps between tiles."""
-    address, m, vectors, tiles, rest, kinds = args
+def _call(context, builder, head, rest, kinds, steps, f_step=None):
+    """Call ``native_sum_taps`` at an address: ``head`` is that, m, vectors and tiles; ``rest`` from a on, of these ``kinds``.
+
+    ``steps`` are A's, B's and C's between tiles. The lines that a tile asks for follow its predecessor's without an ``f_step``.
+    """
+    count, k, df = rest[8], rest[9], rest[20]
+    f_step = f_step or builder.mul(builder.mul(count, k), df)
     i = types.int64
-    values = (address, m, vectors, tiles, a_step, b_step, c_step, *rest, f_step)
-    return call_address(context, builder, types.void(*(i,) * 7, *kinds, i), values)
+    return call_address(context, builder, types.void(*(i,) * 7, *kinds, i), (*head, *steps, *rest, f_step))
 
 
 @intrinsic
@@ -435,10 +438,8 @@ def call_sum_taps(
     """
 
     def codegen(context, builder, signature, args):
-        address, m, vectors, tiles, lanes, *rest = args
-        step, f_step = builder.mul(vectors, lanes), _lines_of(builder, args)
-        steps = (step.type(0), step, step, f_step)
-        return _call(context, builder, (address, m, vectors, tiles, rest, signature.args[5:]), *steps)
+        step = builder.mul(args[2], args[4])  # vectors, lanes
+        return _call(context, builder, args[:4], args[5:], signature.args[5:], (step.type(0), step, step))
 
     i = types.int64
     rest = (i, i, i, i, a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, q, i, i, i, i)
@@ -453,9 +454,8 @@ def call_sum_taps_below(
     """``call_sum_taps`` for ``tiles`` of ``m`` rows below each other, of the same B."""
 
     def codegen(context, builder, signature, args):
-        address, m, vectors, tiles, *rest = args
-        steps = (m, m.type(0), builder.mul(m, args[19]), _lines_of(builder, args, 1))
-        return _call(context, builder, (address, m, vectors, tiles, rest, signature.args[4:]), *steps)
+        m, c_row = args[1], args[19]
+        return _call(context, builder, args[:4], args[4:], signature.args[4:], (m, m.type(0), builder.mul(m, c_row)))
 
     i = types.int64
     rest = (i, i, i, a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, q, i, i, i, i)
@@ -470,17 +470,9 @@ def call_sum_taps_apart(
     """``call_sum_taps`` where the lines to read of a tile begin ``f_step`` bytes after those of its predecessor."""
 
     def codegen(context, builder, signature, args):
-        address, m, vectors, tiles, lanes, *rest, f_step = args
-        step = builder.mul(vectors, lanes)
-        steps = (step.type(0), step, step, f_step)
-        return _call(context, builder, (address, m, vectors, tiles, rest, signature.args[5:-1]), *steps)
+        step = builder.mul(args[2], args[4])  # vectors, lanes
+        return _call(context, builder, args[:4], args[5:-1], signature.args[5:-1], (step.type(0), step, step), args[-1])
 
     i = types.int64
     rest = (i, i, i, i, a, i, i, b, i, i, taps, i, i, i, types.boolean, bias, i, c, i, i, q, i, i, i, i, i)
     return types.void(i, *rest), codegen
-
-
-def _lines_of(builder, args, fewer=0):
-    """Bytes from the lines that a tile asks for to the next one's: a step's for each of its own."""
-    count, k, df = args[13 - fewer], args[14 - fewer], args[25 - fewer]
-    return builder.mul(builder.mul(count, k), df)

@@ -105,7 +105,6 @@ _outputs_3_of_3 = _combine(_identity(3), 3)
 # taps, the pixels' side is ``WEIGHT_3_OF_2``.
 PRODUCTS_3 = ((1, 0, 0), (-1, 1, -1), (0, 0, 1))
 PRODUCTS_4 = ((1, 0, 0, 0), (0, 1, -1, -1), (-1, 1, 1, 0), (0, 0, 0, 1))
-_pixels_3 = _combine(WEIGHT_3_OF_2, 2)
 _pixels_4 = _combine(WEIGHT_4_OF_2, 2)
 _products_3 = _combine(PRODUCTS_3, 3)
 _products_4 = _combine(PRODUCTS_4, 4)
@@ -197,7 +196,7 @@ def combine_pixels(taps, source, at, step, target, to, out_step, count):
     if taps == 3:
         _pixels_4(source, at, step, 0, target, to, out_step, count)
     else:
-        _pixels_3(source, at, step, 0, target, to, out_step, count)
+        _weights_3_of_2(source, at, step, 0, target, to, out_step, count)
 
 
 def _pairs(matrix: tuple[tuple[int, int], ...], neighbours: bool):

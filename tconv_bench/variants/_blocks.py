@@ -20,7 +20,6 @@ from tconv_bench.problem import Problem
 from tconv_bench.registry import Variant
 
 BLOCK_BYTES = 24 * 1024  # half of a 48 KiB L1, and all but the weights' share of a 32 KiB one
-LINE_BYTES = 64
 MIN_TASKS = 64  # rows are cut finer than the cache asks for while there are fewer tasks than this
 
 
@@ -120,10 +119,23 @@ def store_row(block, at, over_pixels, channels, pixels, phase_pixels, stride, ou
                     out[to + first + phase + stride * j] = block[source + j * channels]
 
 
+@kernel
+def next_row(rows, slabs, y, z, n):
+    """The row after row y of slab z of image n, where a slab has ``rows`` and an image ``slabs``: its y, z and n."""
+    y += 1
+    if y == rows:
+        y = 0
+        z += 1
+        if z == slabs:
+            z = 0
+            n += 1
+    return y, z, n
+
+
 def from_a_line(size: int, dtype: str | np.dtype[Any]) -> NDArray[Any]:
     """So many elements of memory that begins with a cache line: vectors that straddle lines are dear."""
-    room = np.empty(size + LINE_BYTES, dtype)
-    return room[-room.ctypes.data % LINE_BYTES // room.itemsize :][:size]
+    room = np.empty(size + simd.LINE_BYTES, dtype)
+    return room[-room.ctypes.data % simd.LINE_BYTES // room.itemsize :][:size]
 
 
 kernel_from_a_line = kernel(from_a_line)

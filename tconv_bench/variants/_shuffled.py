@@ -26,6 +26,7 @@ from tconv_bench.jit import kernel, native
 from tconv_bench.problem import Problem
 from tconv_bench.simd import WIDE, as_pointer, call_shuffle, call_transpose, copy, copy_rows
 from tconv_bench.variants import _launch
+from tconv_bench.variants._blocks import next_row
 from tconv_bench.variants._launch import BIAS_AT, PANELS_AT, RECORD_AT, TILE_AT, WEIGHT_AT
 from tconv_bench.variants._phase_layout import busiest, packed_length
 
@@ -205,7 +206,8 @@ def _segments(s, low, high, width, segments, starts):
     found = 0
     row, jx = divmod(low, s.ix)
     slab, jy = divmod(row, s.iy)
-    n, jz = divmod(slab, s.pixels // (s.ix * s.iy))
+    slabs = s.pixels // (s.ix * s.iy)
+    n, jz = divmod(slab, slabs)
     tile = 0
     for first in range(low, high, width):
         starts[tile] = found
@@ -221,13 +223,7 @@ def _segments(s, low, high, width, segments, starts):
             jx += run
             if jx == s.ix:
                 jx = 0
-                jy += 1
-                if jy == s.iy:
-                    jy = 0
-                    jz += 1
-                    if jz * s.ix * s.iy == s.pixels:
-                        jz = 0
-                        n += 1
+                jy, jz, n = next_row(s.iy, slabs, jy, jz, n)
     starts[tile] = found
     return tile
 

@@ -7,6 +7,7 @@ argument: the smallest problem takes 1.0 us for 3.1. The GIL stays held meanwhil
 from __future__ import annotations
 
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,7 @@ from numpy.typing import NDArray
 from tconv_bench.jit import kernel, python_function
 from tconv_bench.objects import as_integer, elements, form_of, has_form
 from tconv_bench.problem import Problem
-from tconv_bench.simd import as_pointer, call_task
-from tconv_bench.variants._blocks import LINE_BYTES
+from tconv_bench.simd import LINE_BYTES, as_pointer, call_task
 from tconv_bench.variants._launch import BIAS_AT, SPOILED_AT, WEIGHT_AT
 
 SHORT_CYCLES = 60_000  # of a call that may hold the GIL
@@ -103,7 +103,7 @@ def planned_table(
 ) -> NDArray[Any]:
     """What ``run_planned`` is given first: tasks and their code's address, what x and out must be, and what tasks read."""
     dtype = np.dtype(problem.dtype)
-    sizes = [int(np.prod(shape)) * dtype.itemsize for shape in shapes]
+    sizes = [prod(shape) * dtype.itemsize for shape in shapes]
     forms = [form_of(dtype, shape) for shape in shapes]
     return np.array([*work, *sizes, len(forms[0]), len(forms[1]), *forms[0], *forms[1], *tables], np.int64)
 

@@ -21,7 +21,7 @@ from tconv_bench import simd
 from tconv_bench.problem import Geometry, Problem
 from tconv_bench.variants import _launch
 from tconv_bench.variants._launch import PANELS_AT, RECORD_AT, TILE_AT
-from tconv_bench.variants._phase_layout import FAR_BYTES, _cost, _round, _strides, busiest, heights
+from tconv_bench.variants._phase_layout import _cost, _round, _strides, busiest, distance, heights
 
 PRODUCTS_BYTES = 13 * 2**18  # transformed input of a task's input channels, read once per panel
 LIMIT_BYTES = 15 * 2**18  # everything that a task holds
@@ -205,7 +205,7 @@ def _layout(problem: Problem, g: Geometry, sizes: tuple[int, ...], threads: int)
         start += height
     cut = _cut(problem, axes, positions, products, panels, threads)
     near_block, pack_block = pack_blocks(problem, c_in, panels[0][1], products)
-    far = int(problem.itemsize * g.n * g.c_out * problem.out_pixels > FAR_BYTES)
+    far = int(distance(problem) > 0)
     shape = Shape(
         g.n, c_in, c_out, g.groups, g.iz, g.iy, g.ix, g.oz, g.oy, g.ox, *_each(axes, "stride"), *_each(axes, "size"),
         *_each(axes, "taps"), *_each(axes, "mixed"), *_each(axes, "lines"), *_each(axes, "first"), *_each(axes, "crop"),

@@ -61,7 +61,7 @@ from tconv_bench.simd import (
     weave_lines,
 )
 from tconv_bench.variants import _blocks, _cuda, _implicit_gemm, _phase_layout, _shuffled, _single
-from tconv_bench.variants._blocks import kernel_from_a_line
+from tconv_bench.variants._blocks import kernel_from_a_line, next_row
 from tconv_bench.variants._launch import (
     BIAS_AT,
     PANELS_AT,
@@ -122,13 +122,7 @@ def _pack(s, x, x_at, channels, low, length, packed):
             else:
                 call_transpose(s.turn, s.x_x, channels, x, source, packed, lines, to, last - first, last - first)
         row += 1
-        y += 1
-        if y == py:
-            y = 0
-            z += 1
-            if z == pz:
-                z = 0
-                n += 1
+        y, z, n = next_row(py, pz, y, z, n)
     if filled < length:
         for c in range(channels):
             clear(packed, c * length + filled, length - filled)
@@ -149,7 +143,7 @@ def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at, ahea
     position = low
     places = np.empty(high - low if s.out_c == 1 else 0, np.int64)
     weaves = ahead.size == 0 and s.out_x == 1 and (s.crop > 0 or s.far == 2)
-    woven = kernel_from_a_line((high - low + 64) * s.sx if weaves else 0, out.dtype)
+    woven = kernel_from_a_line((high - low) * s.sx if weaves else 0, out.dtype)
     while position < high:
         run = min(s.pitch - jx, high - position)
         oz, oy = jz * s.sz + rz, jy * s.sy + ry
@@ -188,13 +182,7 @@ def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at, ahea
                         out[to + i * s.out_x + m * s.out_c] = sums[at + (phase * height + m) * step + j]
         position += run
         jx = 0
-        jy += 1
-        if jy == s.py:
-            jy = 0
-            jz += 1
-            if jz == s.pz:
-                jz = 0
-                n += 1
+        jy, jz, n = next_row(s.py, s.pz, jy, jz, n)
     return listed
 
 
@@ -710,13 +698,7 @@ def _list_inputs(s, low, length, runs):
                 runs[found, 1], runs[found, 2], runs[found, 3] = row * s.pitch + first - low, last - first, 1
                 found += 1
         row += 1
-        y += 1
-        if y == s.py:
-            y = 0
-            z += 1
-            if z == s.pz:
-                z = 0
-                n += 1
+        y, z, n = next_row(s.py, s.pz, y, z, n)
     return found
 
 
@@ -743,13 +725,7 @@ def _list_outputs(s, low, high, first_row, last_row, runs):
                 found += 1
         position += run
         jx = 0
-        jy += 1
-        if jy == s.py:
-            jy = 0
-            jz += 1
-            if jz == s.pz:
-                jz = 0
-                n += 1
+        jy, jz, n = next_row(s.py, s.pz, jy, jz, n)
     return found
 
 
