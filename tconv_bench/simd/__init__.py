@@ -24,6 +24,7 @@ from tconv_bench.simd.interleaving import INTERLEAVED, copy, deinterleave, inter
 from tconv_bench.simd.lines import WOVEN, add_lines, sum_lines, weave_lines
 from tconv_bench.simd.places import gather, put_channels
 from tconv_bench.simd.resampling import gather_pixels, resample_rows, weigh_pixels, weigh_runs
+from tconv_bench.simd.rows import RUN_FIELDS, call_rows, native_rows
 from tconv_bench.simd.shuffled_tiles import SHUFFLED, call_shuffle, native_shuffle
 from tconv_bench.simd.sums import CHAINS, difference_to_itself, multiply_add_chains, total
 from tconv_bench.simd.taps import PIECE_FIELDS, copy_columns
@@ -71,6 +72,7 @@ __all__ = [
     "MR",
     "NV",
     "PIECE_FIELDS",
+    "RUN_FIELDS",
     "SHUFFLED",
     "TALL",
     "VECTOR_BYTES",
@@ -80,6 +82,7 @@ __all__ = [
     "add_rows",
     "add_transposed",
     "as_pointer",
+    "call_rows",
     "call_shuffle",
     "call_squares",
     "call_sum_columns",
@@ -113,6 +116,7 @@ __all__ = [
     "max_lines",
     "max_window",
     "multiply_add_chains",
+    "native_rows",
     "native_shuffle",
     "native_squares",
     "native_sum_columns",

@@ -138,6 +138,7 @@ class Shape(NamedTuple):
     depth: int  # input channels whose weights all rows of a task over channels pass before the next ones' come
     raw: int  # the weights are as the caller has them
     turn: int  # the address of ``simd.transpose``
+    writer: int  # the address of the code that writes rows of the stride along x
     chunk: int  # positions whose rows of taps are computed together; 0 on the other roads
     carry: int  # of them, what the next chunk's sums read again
     near: int  # from the smallest distance of a tap along x to the largest
@@ -351,8 +352,8 @@ def _layout(problem: Problem, threads: int, fold: int, way: int | None = None) -
         y.stride, z.stride, g.ox // fold, g.oy, g.oz, problem.taps, sum(len(places) for places, *_ in found), len(found),
         per_row, len(cut.panels), cut.positions, cut.task_panels, cut.rows, cut.groups, cut.block,
         *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), False), out_n, out_c, out_z, out_y, out_x * fold, 1,
-        members.shape[1], pack_block, depth, 0, simd.native_transpose(problem.dtype).address, cut.chunk,
-        _carry(work), work.near,
+        members.shape[1], pack_block, depth, 0, simd.native_transpose(problem.dtype).address,
+        simd.native_rows(problem.dtype, x.stride).address, cut.chunk, _carry(work), work.near,
     )  # fmt: skip
     sizes = sorted({height for _, height, _ in cut.panels})
     record = np.array([tuple(shape)], RECORD)

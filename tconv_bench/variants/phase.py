@@ -42,9 +42,12 @@ from tconv_bench.jit import kernel, native
 from tconv_bench.problem import Problem
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import (
+    LINE_BYTES,
+    RUN_FIELDS,
     WIDE,
     add_lines,
     as_pointer,
+    call_rows,
     call_sum_taps,
     call_sum_taps_apart,
     call_transpose,
@@ -54,7 +57,6 @@ from tconv_bench.simd import (
     copy_strided,
     difference_to_itself,
     finish_streams,
-    interleave,
     prefetch_to_read,
     stream,
     sum_lines,
@@ -129,60 +131,99 @@ def _pack(s, x, x_at, channels, low, length, packed):
 
 
 @kernel
-def _store_pixels(s, row_phase, sums, step, low, high, height, out, out_at, ahead):
-    """Write a panel's outputs of one row phase at positions ``low ... high - 1``; ``sums[phase, channel, position]``.
+def _list_outputs(s, low, high, first_row, last_row, runs, found):
+    """The rows of the first channel's output that positions ``low ... high - 1`` write, as runs of ``simd.call_rows``.
 
-    Where ``ahead`` has room, nothing is written: the cache lines of the outputs are listed as those to write. Returns how many.
+    Position by position, and of each one row phases ``first_row ... last_row - 1``, from run ``found`` on. Returns the next one.
     """
-    line, room, listed = 64 // out.itemsize, ahead.size // 2 - 1, 0
-    base = out.ctypes.data
-    rz, ry = divmod(row_phase, s.sy)
     row, jx = divmod(low, s.pitch)
     slab, jy = divmod(row, s.py)
     n, jz = divmod(slab, s.pz)
     position = low
-    places = np.empty(high - low if s.out_c == 1 else 0, np.int64)
-    weaves = ahead.size == 0 and s.out_x == 1 and (s.crop > 0 or s.far == 2)
-    woven = kernel_from_a_line((high - low) * s.sx if weaves else 0, out.dtype)
     while position < high:
         run = min(s.pitch - jx, high - position)
-        oz, oy = jz * s.sz + rz, jy * s.sy + ry
-        if jx < s.wx and oz < s.oz and oy < s.oy:
-            first = max(0, jx * s.sx - s.crop)
-            count = min(s.ox, (jx + min(run, s.wx - jx)) * s.sx - s.crop) - first
-            skipped = first + s.crop - jx * s.sx
-            to = out_at + n * s.out_n + oz * s.out_z + oy * s.out_y + first * s.out_x
-            at = position - low
-            if ahead.size > 0:
-                for m in range(height):
-                    for i in range(0, count, line):
-                        if listed < room:
-                            ahead[2 * listed] = base + (to + m * s.out_c + i) * out.itemsize
-                            listed += 1
-            elif s.out_x == 1 and (skipped or s.far == 2):
-                for m in range(height):
-                    interleave(s.sx, sums, at + m * step, height * step, woven, 0, skipped + count)
-                    if s.far == 2:
-                        stream(woven, skipped, out, to + m * s.out_c, count)
-                    else:
-                        copy(woven, skipped, out, to + m * s.out_c, count)
-            elif s.out_x == 1:
-                for m in range(height):
-                    interleave(s.sx, sums, at + m * step, height * step, out, to + m * s.out_c, count)
-            elif s.out_c == 1 and not skipped:
-                for phase in range(s.sx):
-                    length = (count - phase + s.sx - 1) // s.sx
-                    for j in range(length):
-                        places[j] = to + (j * s.sx + phase) * s.out_x
-                    call_transpose(s.turn, step, length, sums, at + phase * height * step, out, places, 0, height, height)
-            else:
-                for i in range(count):
-                    j, phase = divmod(skipped + i, s.sx)
-                    for m in range(height):
-                        out[to + i * s.out_x + m * s.out_c] = sums[at + (phase * height + m) * step + j]
+        first = max(0, jx * s.sx - s.crop)
+        count = min(s.ox, (jx + min(run, s.wx - jx)) * s.sx - s.crop) - first
+        for row_phase in range(first_row, last_row):
+            rz, ry = divmod(row_phase, s.sy)
+            oz, oy = jz * s.sz + rz, jy * s.sy + ry
+            if count > 0 and oz < s.oz and oy < s.oy:
+                runs[found, 0], runs[found, 1], runs[found, 3] = row_phase, position - low, count
+                runs[found, 2] = n * s.out_n + oz * s.out_z + oy * s.out_y + first * s.out_x
+                runs[found, 4] = first + s.crop - jx * s.sx
+                found += 1
         position += run
         jx = 0
         jy, jz, n = next_row(s.py, s.pz, jy, jz, n)
+    return found
+
+
+@kernel
+def _list_parts(s, low, high, part, first_row, last_row):
+    """``_list_outputs`` of each part of ``part`` positions and row phase, and where those of each begin, and the last ones end."""
+    phases, parts = last_row - first_row, (high - low + part - 1) // part
+    runs = np.empty((phases * (parts + (high - low) // s.pitch + 2 * parts), RUN_FIELDS), np.int64)
+    starts = np.zeros(parts * phases + 1, np.int64)
+    found = 0
+    for number in range(parts * phases):
+        sub, row_phase = divmod(number, phases)
+        begin = low + sub * part
+        row_phase += first_row
+        found = _list_outputs(s, begin, min(high, begin + part), row_phase, row_phase + 1, runs, found)
+        starts[number + 1] = found
+    return runs, starts
+
+
+@kernel
+def _store_pixels(s, runs, first_run, last_run, sums, step, height, out, out_at):
+    """Write runs of a panel's outputs; ``sums[phase, channel, position]``, ``step`` from a channel to the next."""
+    flat_runs = runs.reshape(-1)
+    if s.out_x == 1 and s.crop == 0 and s.far != 2:
+        call_rows(s.writer, s.sx, sums, step, height * step, height, flat_runs, first_run, last_run, out, out_at, s.out_c)
+        return
+    longest = 0
+    for run in range(first_run, last_run):
+        longest = max(longest, runs[run, 3] + runs[run, 4])
+    woven = kernel_from_a_line(longest if s.out_x == 1 else 0, out.dtype)
+    places, own = np.empty(longest if s.out_c == 1 else 0, np.int64), np.zeros(RUN_FIELDS, np.int64)
+    for run in range(first_run, last_run):
+        at, to, count, skipped = runs[run, 1], out_at + runs[run, 2], runs[run, 3], runs[run, 4]
+        if s.out_x == 1:
+            own[3] = skipped + count
+            for m in range(height):
+                own[1] = at + m * step
+                call_rows(s.writer, s.sx, sums, 0, height * step, 1, own, 0, 1, woven, 0, 0)
+                if s.far == 2:
+                    stream(woven, skipped, out, to + m * s.out_c, count)
+                else:
+                    copy(woven, skipped, out, to + m * s.out_c, count)
+        elif s.out_c == 1 and not skipped:
+            for phase in range(s.sx):
+                length = (count - phase + s.sx - 1) // s.sx
+                for j in range(length):
+                    places[j] = to + (j * s.sx + phase) * s.out_x
+                call_transpose(s.turn, step, length, sums, at + phase * height * step, out, places, 0, height, height)
+        else:
+            for i in range(count):
+                j, phase = divmod(skipped + i, s.sx)
+                for m in range(height):
+                    out[to + i * s.out_x + m * s.out_c] = sums[at + (phase * height + m) * step + j]
+
+
+@kernel
+def _list_lines(s, runs, first_run, last_run, height, out, out_at, ahead):
+    """The cache lines of runs of a panel's outputs, as those that tiles ask for to write them. Returns how many."""
+    room, listed = ahead.size // 2 - 1, 0
+    base = out.ctypes.data + out_at * out.itemsize
+    for m in range(height):
+        for run in range(first_run, last_run):
+            line = (base + runs[run, 2] * out.itemsize) & -LINE_BYTES
+            end = base + (runs[run, 2] + runs[run, 3]) * out.itemsize
+            while line < end and listed < room:
+                ahead[2 * listed] = line
+                listed += 1
+                line += LINE_BYTES
+        base += s.out_c * out.itemsize
     return listed
 
 
@@ -248,7 +289,6 @@ def _pixels_task(
     length = _length(padded, s.span, lanes)
     x_at = group * s.c_in * s.x_c
     whole = s.block == s.c_in
-    nothing = np.empty(0, np.int64)
     if whole:
         _pack(s, x, x_at, s.c_in, low - s.reach, length, packed)
     part = PART * lanes
@@ -266,6 +306,7 @@ def _pixels_task(
         wanted = s.c_in * lines if s.x_x == 1 and s.far and last_row == s.sz * s.sy else 0
         share = wanted // ((last_panel - first_panel) * ((padded + part - 1) // part) * (last_row - first_row)) + 1
         fetched, c, place = 0, 0, 0
+        runs, starts = _list_parts(s, low, high, part, first_row, last_row)
         x_base = x.ctypes.data
         for panel in range(first_panel, last_panel):
             start, height, table = panels[panel, 0], panels[panel, 1], panels[panel, 3]
@@ -278,11 +319,12 @@ def _pixels_task(
             for sub in range(0, padded, part):
                 width = min(part, padded - sub)
                 for row_phase in range(first_row, last_row):
+                    number = sub // part * (last_row - first_row) + row_phase - first_row
+                    first_run, last_run = starts[number], starts[number + 1]
                     listed = 0
                     if s.far:
-                        if s.far == 1:
-                            listed = _store_pixels(s, row_phase, sums, width, low + sub, min(high, low + sub + width), height,
-                                                   out, channel * s.out_c, ahead)  # fmt: skip
+                        if s.far == 1 and s.out_x == 1:
+                            listed = _list_lines(s, runs, first_run, last_run, height, out, channel * s.out_c, ahead)
                         more = min(share, wanted - fetched, AHEAD - 1)
                         for i in range(more):
                             ahead[2 * i + 1] = x_base + (next_at + c * s.x_c + place * line) * x.itemsize
@@ -301,9 +343,9 @@ def _pixels_task(
                                    s.c_in, jobs, row_phase, taps, table, bias, channel, sums, width, ahead, listed, stream,
                                    stream_step)  # fmt: skip
                     stream += steps * stream_step
-                    _store_pixels(s, row_phase, sums, width, low + sub, min(high, low + sub + width), height, out,
-                                  channel * s.out_c, nothing)  # fmt: skip
+                    _store_pixels(s, runs, first_run, last_run, sums, width, height, out, channel * s.out_c)
         return
+    runs, starts = _list_parts(s, low, high, high - low, first_row, last_row)
     for row_phase in range(first_row, last_row):
         for c in range(0, s.c_in, s.block):
             channels = min(s.block, s.c_in - c)
@@ -316,7 +358,8 @@ def _pixels_task(
                 _tiles(tile, s, height, packed, length, 0, padded, weight, channel * s.taps * s.c_in, c, channels, jobs,
                        row_phase, taps, table, bias, channel, own, padded, ahead, 0, ahead[0], 0)  # fmt: skip
                 if c + channels == s.c_in:
-                    _store_pixels(s, row_phase, own, padded, low, high, height, out, channel * s.out_c, nothing)
+                    first_run, last_run = starts[row_phase - first_row], starts[row_phase - first_row + 1]
+                    _store_pixels(s, runs, first_run, last_run, own, padded, height, out, channel * s.out_c)
                 rows += height
 
 
@@ -429,14 +472,13 @@ def _rows_task(
             sums_at += row_phases * s.sx * height * sum_step
             kept_at += s.entries * rows * s.carry
         q += s.chunk
-    nothing = np.empty(0, np.int64)
+    runs, starts = _list_parts(s, low, high, high - low, 0, row_phases)
     at = 0
     for panel in range(first_panel, last_panel):
         start, height = panels[panel, 0], panels[panel, 1]
+        to = (group * s.c_out + start) * s.out_c
         for row_phase in range(row_phases):
-            _store_pixels(
-                s, row_phase, sums[at:], sum_step, low, high, height, out, (group * s.c_out + start) * s.out_c, nothing
-            )
+            _store_pixels(s, runs, starts[row_phase], starts[row_phase + 1], sums[at:], sum_step, height, out, to)
             at += s.sx * height * sum_step
     if s.far == 2:
         finish_streams()
@@ -702,33 +744,6 @@ def _list_inputs(s, low, length, runs):
     return found
 
 
-@kernel
-def _list_outputs(s, low, high, first_row, last_row, runs):
-    """Which rows of the first channel's output a task writes: (row phase, place on its line, place, elements), in their order.
-
-    Returns how many.
-    """
-    found = 0
-    row, jx = divmod(low, s.pitch)
-    slab, jy = divmod(row, s.py)
-    n, jz = divmod(slab, s.pz)
-    position = low
-    while position < high:
-        run = min(s.pitch - jx, high - position)
-        count = min(s.ox, (jx + min(run, s.wx - jx)) * s.sx) - jx * s.sx
-        for row_phase in range(first_row, last_row):
-            rz, ry = divmod(row_phase, s.sy)
-            oz, oy = jz * s.sz + rz, jy * s.sy + ry
-            if count > 0 and oz < s.oz and oy < s.oy:
-                runs[found, 0], runs[found, 1], runs[found, 3] = row_phase, position - low, count
-                runs[found, 2] = n * s.out_n + oz * s.out_z + oy * s.out_y + jx * s.sx * s.out_x
-                found += 1
-        position += run
-        jx = 0
-        jy, jz, n = next_row(s.py, s.pz, jy, jz, n)
-    return found
-
-
 def _native_lines(task, tables, x, out):
     """One task of depthwise work, as ``_native_pixels``: the taps' lines added up, and the phases interleaved, in registers.
 
@@ -748,14 +763,13 @@ def _native_lines(task, tables, x, out):
     length = _length((high - low + lanes - 1) // lanes * lanes, s.span, lanes)
     packed = np.zeros(length + 4 * lanes, out.dtype)
     inputs = np.empty((length // s.pitch + 2, 4), np.int64)
-    outputs = np.empty((((high - low) // s.pitch + 2) * (last_row - first_row), 4), np.int64)
-    found, rows = _list_inputs(s, low - s.reach, length, inputs), 0
+    found = _list_inputs(s, low - s.reach, length, inputs)
     woven = s.out_x == 1 and s.sx <= MOST_WOVEN
-    if woven:
-        rows = _list_outputs(s, low, high, first_row, last_row, outputs)
+    outputs = np.empty((((high - low) // s.pitch + 2) * (last_row - first_row) if woven else 0, RUN_FIELDS), np.int64)
+    rows = _list_outputs(s, low, high, first_row, last_row, outputs, 0) if woven else 0
     part = PART * lanes
+    runs, starts = _list_parts(s, low, low if woven else high, part, first_row, last_row)
     sums = np.empty(0 if woven else part * s.sx + lanes, out.dtype)
-    nothing = np.empty(0, np.int64)
     for group in range(first_group, last_group):
         for i in range(found):
             source, to, width = inputs[i, 0] + group * s.x_c, inputs[i, 1], inputs[i, 2]
@@ -774,7 +788,8 @@ def _native_lines(task, tables, x, out):
                 for job in range(s.jobs):
                     sum_lines(packed[sub:], weight, own, taps, jobs[row_phase, job, 0], jobs[row_phase, job, 1], bias[group],
                               sums, job * width, width)  # fmt: skip
-                _store_pixels(s, row_phase, sums, width, low + sub, min(high, low + sub + width), 1, out, to, nothing)
+                number = sub // part * (last_row - first_row) + row_phase - first_row
+                _store_pixels(s, runs, starts[number], starts[number + 1], sums, width, 1, out, to)
     if s.far == 2:
         finish_streams()
 
