@@ -25,6 +25,7 @@ LIMIT_BYTES = 3 * 2**20  # packed input of a task, whatever the layer
 CHANNELS_BYTES = 128 * 1024  # weights that all rows of a task over channels pass before the next input channels' come
 FAR_BYTES = 2**20  # the lines of a larger output are fetched while its sums are computed
 BEYOND_BYTES = 2**25  # a larger output is written past the caches, none of which would keep it
+FETCHING_STEPS = 64  # of an output's sum, on average; fewer do not hide that lines are asked for
 PART = 12  # vectors of positions whose sums are stored together
 # What a task costs besides its multiply-adds, in cycles (measured on Zen 4): an element stored over channels and over
 # pixels, an element packed, a task begun.
@@ -90,7 +91,7 @@ class Shape(NamedTuple):
     flat: int  # the line is the image's own memory: no zeros between rows
     merged: int  # tiles of several phases along x
     crop: int  # outputs before the first one that is wanted of a row: phases are counted from where taps meet them together
-    far: int  # the output is larger than the second-level cache; 2: than any
+    far: int  # 1: an output larger than the second-level cache is fetched; 2: a larger one than any is not to stay in one
     positions: int
     span: int  # from the smallest distance of a tap to the largest
     reach: int  # the largest distance of a tap
@@ -337,7 +338,10 @@ def _layout(problem: Problem, threads: int, fold: int, way: int | None = None) -
     found = [entry for job in jobs for entry in job.entries]
     per_row = max(1, max(sum(job.row_phase == r for job in jobs) for r in range(z.stride * y.stride)))
     flat = span == 0 and (x.pitch, y.pitch, z.pitch) == (x.data, y.data, z.data) == (g.ix, g.iy, g.iz)
+    phases = x.stride * y.stride * z.stride
     far = distance(problem)
+    if far == 1 and sum(len(places) for places, *_ in found) * c_in < FETCHING_STEPS * phases:
+        far = 0
     out_n, out_c, out_z, out_y, out_x = _strides((g.n, g.c_out, g.oz, g.oy, g.ox), False)
     members = _members(found)
     pack_block = max(1, min(16, 16384 // (problem.itemsize * cut.panels[0][1] * problem.taps // fold)))

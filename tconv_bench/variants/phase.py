@@ -184,19 +184,20 @@ def _store_pixels(s, runs, first_run, last_run, sums, step, height, out, out_at)
     longest = 0
     for run in range(first_run, last_run):
         longest = max(longest, runs[run, 3] + runs[run, 4])
-    woven = kernel_from_a_line(longest if s.out_x == 1 else 0, out.dtype)
+    line = LINE_BYTES // out.itemsize
+    apart = (longest + line - 1) // line * line
+    woven = kernel_from_a_line(height * apart if s.out_x == 1 else 0, out.dtype)
     places, own = np.empty(longest if s.out_c == 1 else 0, np.int64), np.zeros(RUN_FIELDS, np.int64)
     for run in range(first_run, last_run):
         at, to, count, skipped = runs[run, 1], out_at + runs[run, 2], runs[run, 3], runs[run, 4]
         if s.out_x == 1:
-            own[3] = skipped + count
+            own[1], own[3] = at, skipped + count
+            call_rows(s.writer, s.sx, sums, step, height * step, height, own, 0, 1, woven, 0, apart)
             for m in range(height):
-                own[1] = at + m * step
-                call_rows(s.writer, s.sx, sums, 0, height * step, 1, own, 0, 1, woven, 0, 0)
                 if s.far == 2:
-                    stream(woven, skipped, out, to + m * s.out_c, count)
+                    stream(woven, m * apart + skipped, out, to + m * s.out_c, count)
                 else:
-                    copy(woven, skipped, out, to + m * s.out_c, count)
+                    copy(woven, m * apart + skipped, out, to + m * s.out_c, count)
         elif s.out_c == 1 and not skipped:
             for phase in range(s.sx):
                 length = (count - phase + s.sx - 1) // s.sx
