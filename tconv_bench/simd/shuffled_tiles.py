@@ -101,19 +101,26 @@ def _shuffle_tile(mr: int, nv: int, stride: int):
             builder.icmp_signed("==", low, zero), builder.icmp_signed("==", high, constant(per_unit * lanes))
         )
         builder.cbranch(complete, whole, part)
-        for block, masked in ((whole, False), (part, True)):
-            builder.position_at_end(block)
-            for vector_number in range(per_unit):
-                mask = None
-                if masked:
-                    mask = builder.and_(
-                        builder.not_(first_lanes(builder, lanes, low, vector_number * lanes)),
-                        first_lanes(builder, lanes, high, vector_number * lanes),
-                    )
-                v, r = divmod(vector_number, stride)
-                for u in range(mr // stride):
-                    memory.store(values[u * nv + v][r], memory.address(places[u], constant(vector_number * lanes)), mask)
-            builder.branch(after)
+        def put(vector_number, mask):
+            v, r = divmod(vector_number, stride)
+            for u in range(mr // stride):
+                memory.store(values[u * nv + v][r], memory.address(places[u], constant(vector_number * lanes)), mask)
+
+        builder.position_at_end(whole)
+        for vector_number in range(per_unit):
+            put(vector_number, None)
+        builder.branch(after)
+        builder.position_at_end(part)
+        for vector_number in range(per_unit):
+            # of narrow rows a segment has few of the vectors
+            met = builder.and_(
+                builder.icmp_signed("<", low, constant((vector_number + 1) * lanes)),
+                builder.icmp_signed(">", high, constant(vector_number * lanes)),
+            )
+            with builder.if_then(met):
+                before, below = (first_lanes(builder, lanes, bound, vector_number * lanes) for bound in (low, high))
+                put(vector_number, builder.and_(builder.not_(before), below))
+        builder.branch(after)
         builder.position_at_end(after)
         next_segment = builder.add(segment, constant(3))
         segment.add_incoming(next_segment, after)
