@@ -22,7 +22,7 @@ from tconv_bench.simd.copies import (
 )
 from tconv_bench.simd.interleaving import INTERLEAVED, copy, deinterleave, interleave, part_channels
 from tconv_bench.simd.lines import WOVEN, add_lines, sum_lines, weave_lines
-from tconv_bench.simd.places import gather, put_channels
+from tconv_bench.simd.places import gather, move_elements, put_channels
 from tconv_bench.simd.resampling import gather_pixels, resample_rows, weigh_pixels, weigh_runs
 from tconv_bench.simd.rows import RUN_FIELDS, call_rows, native_rows
 from tconv_bench.simd.shuffled_tiles import SHUFFLED, call_shuffle, native_shuffle
@@ -115,6 +115,7 @@ __all__ = [
     "max_gathered",
     "max_lines",
     "max_window",
+    "move_elements",
     "multiply_add_chains",
     "native_rows",
     "native_shuffle",

@@ -76,3 +76,26 @@ def put_channels(typingctx, values, places, at, channels, pixels, out, to):
 
     i = types.int64
     return types.void(values, places, i, i, i, out, i), codegen
+
+
+@intrinsic
+def move_elements(typingctx, source, at, sources, out, places, count):
+    """out[places[i]] = source[at + sources[i]] for i < count, in order; both lists are int32.
+
+    Plain addresses, which Numba's own loop checks for negative ones.
+    """
+
+    def codegen(context, builder, signature, args):
+        _, at, _, _, _, count = args
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        source, sources, out, places = (
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2, 3, 4)
+        )
+        source, i64 = builder.gep(source, [at]), ir.IntType(64)
+        with cgutils.for_range(builder, count) as element:
+            from_, to = (builder.sext(builder.load(builder.gep(list_, [element.index])), i64) for list_ in (sources, places))
+            builder.store(builder.load(builder.gep(source, [from_]), align=size), builder.gep(out, [to]), align=size)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(source, i, sources, out, places, i), codegen

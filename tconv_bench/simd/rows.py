@@ -38,9 +38,7 @@ def _rows(stride: int):
             onto = builder.add(out_at, builder.mul(channel.index, out_step))
             with cgutils.for_range(builder, builder.sub(last, first)) as number:
                 entry = builder.mul(builder.add(first, number.index), constant(RUN_FIELDS))
-                at, to, count = (
-                    builder.load(builder.gep(runs, [builder.add(entry, constant(field))])) for field in (1, 2, 3)
-                )
+                at, to, count = (builder.load(builder.gep(runs, [builder.add(entry, constant(field))])) for field in (1, 2, 3))
                 at, to = builder.add(sums_at, at), builder.add(onto, to)
                 blocks = builder.udiv(count, block)
                 with cgutils.for_range(builder, blocks) as whole:

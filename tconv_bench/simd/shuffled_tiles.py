@@ -101,6 +101,7 @@ def _shuffle_tile(mr: int, nv: int, stride: int):
             builder.icmp_signed("==", low, zero), builder.icmp_signed("==", high, constant(per_unit * lanes))
         )
         builder.cbranch(complete, whole, part)
+
         def put(vector_number, mask):
             v, r = divmod(vector_number, stride)
             for u in range(mr // stride):

@@ -143,7 +143,7 @@ def _layout(problem: Problem, g: Geometry, sizes: tuple[int, ...], threads: int)
         g.n, c_in, c_out, g.groups, g.iz, g.iy, g.ix, g.oz, g.oy, g.ox, *_each(axes, "stride"), *_each(axes, "size"),
         *_each(axes, "taps"), *_each(axes, "mixed"), *_each(axes, "lines"), *_each(axes, "first"), *_each(axes, "crop"),
         *_each(axes, "tiles"), *_each(axes, "pitch"), g.n * z.tiles, products, len(panels), cut.rows, cut.task_panels,
-        0, c_in, g.kz, g.ky, g.kx, near_block, pack_block, c_padded, 1, simd.native_transpose(problem.dtype).address,
+        0, c_in, g.kz, g.ky, g.kx, near_block, pack_block, c_padded, 1, simd.native_transpose(problem.dtype).address, 0, 0,
         *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), False), *_strides((g.n, g.c_out, g.oz, g.oy, g.ox), False),
     )  # fmt: skip
     record = np.array([tuple(shape)], RECORD)

@@ -110,6 +110,8 @@ class Shape(NamedTuple):
     c_padded: int  # channels of a group's panels
     over_channels: int  # vectors run over output channels: ``_winograd_channels``
     turn: int  # the address of ``simd.transpose``
+    weaver: int  # the address of the code that interleaves a row's outputs, and of the one that copies rows
+    writer: int
     x_n: int
     x_c: int
     x_z: int
@@ -206,11 +208,12 @@ def _layout(problem: Problem, g: Geometry, sizes: tuple[int, ...], threads: int)
     cut = _cut(problem, axes, positions, products, panels, threads)
     near_block, pack_block = pack_blocks(problem, c_in, panels[0][1], products)
     far = int(distance(problem) > 0)
+    writers = [simd.native_rows(problem.dtype, stride).address for stride in (x.size * x.stride, 1)]
     shape = Shape(
         g.n, c_in, c_out, g.groups, g.iz, g.iy, g.ix, g.oz, g.oy, g.ox, *_each(axes, "stride"), *_each(axes, "size"),
         *_each(axes, "taps"), *_each(axes, "mixed"), *_each(axes, "lines"), *_each(axes, "first"), *_each(axes, "crop"),
         *_each(axes, "tiles"), *_each(axes, "pitch"), positions, products, len(panels), cut[0], cut[1], far, cut[2],
-        g.kz, g.ky, g.kx, near_block, pack_block, c_out, 0, 0, *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), False),
+        g.kz, g.ky, g.kx, near_block, pack_block, c_out, 0, 0, *writers, *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), False),
         *_strides((g.n, g.c_out, g.oz, g.oy, g.ox), False),
     )  # fmt: skip
     record = np.array([tuple(shape)], RECORD)
@@ -332,7 +335,8 @@ def workspace(axes: tuple[Axis, ...], task: int, channels: int, block: int, c_in
     padded = -(-task // lanes) * lanes
     length = -(-(padded + span_of(axes)) // lanes) * lanes + lanes
     windows = z.size * y.size * length * (x.size + x.lines + (y.lines * x.lines if z.size > 1 else 0))
-    windows += 10 * (length // x.pitch + 2) * z.size * y.size  # runs of five integers
+    runs = (length // x.pitch + 2) + (task // x.pitch + 2) * z.stride * y.stride
+    windows += 10 * runs * z.size * y.size  # runs of five integers, of the input and of the output
     transformed = z.lines * y.lines * x.lines * (block * padded + lanes)
     held = (products if block < c_in else largest_row_products(axes)) * padded * channels
     outputs = (2 * window(z) * window(y) + 1) * (x.size * x.stride * padded + lanes)

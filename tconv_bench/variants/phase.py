@@ -134,7 +134,7 @@ def _pack(s, x, x_at, channels, low, length, packed):
 def _list_outputs(s, low, high, first_row, last_row, runs, found):
     """The rows of the first channel's output that positions ``low ... high - 1`` write, as runs of ``simd.call_rows``.
 
-    Position by position, and of each one row phases ``first_row ... last_row - 1``, from run ``found`` on. Returns the next one.
+    Position by position, and of each one row phases ``first_row ... last_row - 1``, from run ``found`` on. Returns the next.
     """
     row, jx = divmod(low, s.pitch)
     slab, jy = divmod(row, s.py)
@@ -160,7 +160,7 @@ def _list_outputs(s, low, high, first_row, last_row, runs, found):
 
 @kernel
 def _list_parts(s, low, high, part, first_row, last_row):
-    """``_list_outputs`` of each part of ``part`` positions and row phase, and where those of each begin, and the last ones end."""
+    """``_list_outputs`` of each part of ``part`` positions and row phase, and where each one's begin, and the last ones end."""
     phases, parts = last_row - first_row, (high - low + part - 1) // part
     runs = np.empty((phases * (parts + (high - low) // s.pitch + 2 * parts), RUN_FIELDS), np.int64)
     starts = np.zeros(parts * phases + 1, np.int64)
@@ -216,7 +216,7 @@ def _list_lines(s, runs, first_run, last_run, height, out, out_at, ahead):
     """The cache lines of runs of a panel's outputs, as those that tiles ask for to write them. Returns how many."""
     room, listed = ahead.size // 2 - 1, 0
     base = out.ctypes.data + out_at * out.itemsize
-    for m in range(height):
+    for _ in range(height):
         for run in range(first_run, last_run):
             line = (base + runs[run, 2] * out.itemsize) & -LINE_BYTES
             end = base + (runs[run, 2] + runs[run, 3]) * out.itemsize

@@ -31,7 +31,9 @@ from tconv_bench.jit import kernel, native
 from tconv_bench.problem import Problem
 from tconv_bench.registry import Variant, variant
 from tconv_bench.simd import (
+    RUN_FIELDS,
     as_pointer,
+    call_rows,
     call_sum_taps,
     combine_outputs,
     combine_window,
@@ -39,10 +41,11 @@ from tconv_bench.simd import (
     copy_strided,
     deinterleave,
     difference_to_itself,
-    interleave,
+    move_elements,
     prefetch_to_write,
 )
 from tconv_bench.variants import _blocks, _costs, _winograd_channels, _winograd_layout
+from tconv_bench.variants._blocks import next_row
 from tconv_bench.variants._launch import (
     BIAS_AT,
     PANELS_AT,
@@ -58,6 +61,7 @@ from tconv_bench.variants._winograd_layout import AXES_AT, PACK_AT, RAW_AT, RECO
 from tconv_bench.variants._winograd_weights import native_pack, prepare_panel, tables_of
 
 TALL = simd.TALL
+SHORT_ROW = 48  # pixels of rows that are gathered one by one: a vector's masks take as long as 40
 PACK_CYCLES, FAR_CYCLES = 1.2, 2.5  # of a transformed weight, and of one that leaves the near caches
 NEAR_BYTES = 8 * 2**20  # transformed weights that the caches hold
 
@@ -103,6 +107,19 @@ def _find_runs(s, low, length, runs):
                 runs[found, 4] = last - first
                 found += 1
     return found
+
+
+@kernel
+def _list_moves(s, runs, found, length, sources, places):
+    """Where each pixel of the runs comes from, counted from the first run's, and where it goes; returns how many there are."""
+    moves = 0
+    for i in range(found):
+        source, first, last, to, count = runs[i, 0], runs[i, 1], runs[i, 2], runs[i, 3], runs[i, 4]
+        for e in range(max(0, first), min(last, count * s.mx)):
+            sources[moves] = source - runs[0, 0] + e * s.x_x
+            places[moves] = to + e % s.mx * length + e // s.mx
+            moves += 1
+    return moves
 
 
 @kernel
@@ -231,42 +248,68 @@ def _sum_up(s, z_lines, y_lines, phases, height, channel, padded, sums, rows, pl
 
 
 @kernel
-def _store(s, kz, ky, low, high, padded, height, values, line, out, out_at, ahead):
-    """Write a channel's outputs of a row phase for tiles ``low ... high - 1``: every row once, its phases in turn.
+def _list_outputs(s, low, high, runs, starts):
+    """The rows of channel 0's output that tiles ``low ... high - 1`` write, as runs of ``simd.call_rows`` from a line of them.
 
-    ``ahead``: have the lines of ``height`` channels fetched instead, while their sums are computed.
+    Row phase by row phase, and of each one by a tile's outputs along z and y; ``starts``: where the runs of each begin, and the
+    last ones end.
     """
     width = s.mx * s.sx
-    step = 64 // out.itemsize
-    for ez in range(s.mz):
-        for ey in range(s.my):
-            if not ahead:
-                interleave(width, values, (ez * s.my + ey) * width * padded, padded, line, 0, width * padded)
-            row, tx = divmod(low, s.px)
-            position = low
-            while position < high:
-                run = min(s.px - tx, high - position)
-                slab, ty = divmod(row, s.py)
-                n, tz = divmod(slab, s.pz)
-                oz, oy = (tz * s.mz + ez) * s.sz + kz - s.crop_z, (ty * s.my + ey) * s.sy + ky - s.crop_y
-                if tx < s.tx and ty < s.ty and tz < s.tz and 0 <= oz < s.oz and 0 <= oy < s.oy:
-                    ox = tx * width - s.crop_x
-                    skipped = max(0, -ox)
-                    to = out_at + n * s.out_n + oz * s.out_z + oy * s.out_y + (ox + skipped) * s.out_x
-                    count = min(run * width, s.ox - ox) - skipped
-                    if ahead:
-                        for m in range(height):
-                            for i in range(0, count, step):
-                                prefetch_to_write(out, to + m * s.out_c + i)
-                    elif s.out_x == 1:
-                        copy(line, (position - low) * width + skipped, out, to, count)
-                    else:
-                        at = (position - low) * width + skipped
-                        for i in range(count):
-                            out[to + i * s.out_x] = line[at + i]
-                position += run
-                tx = 0
-                row += 1
+    found = 0
+    for number in range(s.sz * s.sy * s.mz * s.my):
+        rest, ey = divmod(number, s.my)
+        rest, ez = divmod(rest, s.mz)
+        kz, ky = divmod(rest, s.sy)
+        starts[number] = found
+        row, tx = divmod(low, s.px)
+        slab, ty = divmod(row, s.py)
+        n, tz = divmod(slab, s.pz)
+        position = low
+        while position < high:
+            run = min(s.px - tx, high - position)
+            oz, oy = (tz * s.mz + ez) * s.sz + kz - s.crop_z, (ty * s.my + ey) * s.sy + ky - s.crop_y
+            ox = tx * width - s.crop_x
+            skipped = max(0, -ox)
+            count = min(run * width, s.ox - ox) - skipped
+            if tx < s.tx and ty < s.ty and tz < s.tz and 0 <= oz < s.oz and 0 <= oy < s.oy and count > 0:
+                runs[found, 1], runs[found, 3] = (position - low) * width + skipped, count
+                runs[found, 2] = n * s.out_n + oz * s.out_z + oy * s.out_y + (ox + skipped) * s.out_x
+                found += 1
+            position += run
+            tx = 0
+            ty, tz, n = next_row(s.py, s.pz, ty, tz, n)
+        starts[number + 1] = found
+
+
+@kernel
+def _fetch(s, row_phase, runs, starts, height, out, out_at):
+    """Have the lines of ``height`` channels' outputs of a row phase fetched, while their sums are computed."""
+    step, tile_rows = 64 // out.itemsize, s.mz * s.my
+    for run in range(starts[row_phase * tile_rows], starts[(row_phase + 1) * tile_rows]):
+        for m in range(height):
+            for i in range(0, runs[run, 3], step):
+                prefetch_to_write(out, out_at + runs[run, 2] + m * s.out_c + i)
+
+
+@kernel
+def _store(s, row_phase, runs, starts, padded, values, line, out, out_at):
+    """Write a channel's outputs of a row phase: every row once, its phases in turn."""
+    width, tile_rows = s.mx * s.sx, s.mz * s.my
+    flat_runs, whole = runs.reshape(-1), np.zeros(RUN_FIELDS, np.int64)
+    whole[3] = width * padded
+    for own in range(tile_rows):
+        first, last = starts[row_phase * tile_rows + own], starts[row_phase * tile_rows + own + 1]
+        if first == last:
+            continue
+        whole[1] = own * width * padded
+        call_rows(s.weaver, width, values, 0, padded, 1, whole, 0, 1, line, 0, 0)
+        if s.out_x == 1:
+            call_rows(s.writer, 1, line, 0, 0, 1, flat_runs, first, last, out, out_at, 0)
+            continue
+        for run in range(first, last):
+            at, to = runs[run, 1], out_at + runs[run, 2]
+            for i in range(runs[run, 3]):
+                out[to + i * s.out_x] = line[at + i]
 
 
 def _native_task(task, tables, x, out):
@@ -296,6 +339,9 @@ def _native_task(task, tables, x, out):
     elements = s.mz * s.my * s.mx * length
     runs = np.empty(((length // s.px + 2) * s.mz * s.my, 5), np.int64)
     found = _find_runs(s, low, length, runs)
+    one_by_one = s.px * s.mx <= SHORT_ROW and s.x_n * (length // (s.pz * s.py * s.px) + 2) < 2**31
+    sources, places = np.empty(elements if one_by_one else 0, np.int32), np.empty(elements if one_by_one else 0, np.int32)
+    moves = _list_moves(s, runs, found, length, sources, places) if one_by_one else 0
     lines = np.zeros(elements + lanes, out.dtype)
     rows = np.zeros(s.mz * s.my * s.lx * length, out.dtype)
     planes = np.zeros(s.mz * s.ly * s.lx * length if s.mz > 1 else 0, out.dtype)
@@ -318,11 +364,19 @@ def _native_task(task, tables, x, out):
     row_sums = np.empty(z_most * y_most * width + lanes, out.dtype)
     plane_sums = np.empty(z_most * y_most * width + lanes, out.dtype)
     line = np.empty(width + lanes, out.dtype)
+    tile_rows = s.sz * s.sy * s.mz * s.my
+    out_runs = np.zeros((tile_rows * ((high - low) // s.px + 2), RUN_FIELDS), np.int64)
+    starts = np.empty(tile_rows + 1, np.int64)
+    _list_outputs(s, low, high, out_runs, starts)
 
     for first_c in range(0, s.c_in, s.block):
         block = min(s.block, s.c_in - first_c)
         for c in range(block):
-            _gather(s, x, (group * s.c_in + first_c + c) * s.x_c, runs, found, lines, length)
+            at = (group * s.c_in + first_c + c) * s.x_c
+            if one_by_one:
+                move_elements(x, at + runs[0, 0], sources, lines, places, moves)
+            else:
+                _gather(s, x, at, runs, found, lines, length)
             if difference_to_itself(lines, 0, elements) != 0:
                 spoiled[0] = 1
             _transform(s, lines, length, padded, rows, planes, values, c * padded, point_step)
@@ -336,8 +390,9 @@ def _native_task(task, tables, x, out):
             for kz in range(s.sz):
                 for ky in range(s.sy):
                     own = sums[held:]
+                    row_phase = kz * s.sy + ky
                     if s.far and last:
-                        _store(s, kz, ky, low, high, padded, height, row_sums, line, out, channel * s.out_c, True)
+                        _fetch(s, row_phase, out_runs, starts, height, out, channel * s.out_c)
                     done = _multiply(tile, s, kz, ky, height, weight, w_at, first_c, block, values, point_step, padded, phases,
                                      bias, channel, own)  # fmt: skip
                     w_at += done * s.c_in * height
@@ -348,8 +403,8 @@ def _native_task(task, tables, x, out):
                     z_lines, y_lines = phases[2 * kz + 1], phases[2 * (s.sz + ky) + 1]
                     for m in range(height):
                         in_rows = _sum_up(s, z_lines, y_lines, phases, height, m, padded, own, row_sums, plane_sums)
-                        _store(s, kz, ky, low, high, padded, 1, row_sums if in_rows else plane_sums, line, out,
-                               (channel + m) * s.out_c, False)  # fmt: skip
+                        _store(s, row_phase, out_runs, starts, padded, row_sums if in_rows else plane_sums, line, out,
+                               (channel + m) * s.out_c)  # fmt: skip
 
 
 @cache
