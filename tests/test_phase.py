@@ -102,7 +102,7 @@ def test_weights_used_once_are_read_where_they_lie(text: str, monkeypatch, fresh
 )  # fmt: skip
 def test_input_channels_in_blocks_add_up(text: str, monkeypatch, fresh_layouts):
     problem = Problem.parse(text)
-    monkeypatch.setattr(_phase_layout, "LIMIT_BYTES", 1024)
+    monkeypatch.setattr(_phase_layout, "LIMIT_BYTES", 16 * simd.VECTOR_BYTES)  # a line is as many vectors, however wide
     monkeypatch.setattr(_phase_layout, "PACKED_BYTES", 1)  # no room over channels
     shape = _phase_layout.layout(problem, numba.get_num_threads()).shape
     assert shape.block < shape.c_in

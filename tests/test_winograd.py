@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from tconv_bench import Problem, layers, plan, reference, registry
+from tconv_bench import Problem, layers, plan, reference, registry, simd
 from tconv_bench.variants import _blocks, _phase_layout, _winograd_channels, _winograd_layout, winograd
 from tests.problems import PROBLEMS, integer_data, poisoned
 from tests.test_phase import ORDERS, right
@@ -246,7 +246,7 @@ def test_any_number_of_threads_plans_the_same_tiles_within_the_workspace():
             s = each.shape
             channels = max(each.panels[i : i + s.task_panels, 1].sum() for i in range(0, s.panels, s.task_panels))
             task = min(s.task_positions, s.positions)
-            own = _winograd_layout.workspace(each.axes, task, channels, s.block, s.c_in, s.products, 16)
+            own = _winograd_layout.workspace(each.axes, task, channels, s.block, s.c_in, s.products, simd.VECTOR_BYTES // 4)
             assert 4 * own <= 4 * 2**20, problem
 
 
