@@ -24,21 +24,44 @@ def products(problem: Problem) -> float:
     return float(problem.c_in // problem.groups * problem.taps / prod(problem.stride))
 
 
-def table(measurements: list[Measurement]) -> str:
-    """Markdown: a line per bar with what was reached, then the layers that lose, slowest against the fastest engine first.
+def drawn_table(measurements: list[Measurement]) -> str:
+    """Markdown: a line per mode of problems drawn at random, then those that lose, slowest against the fastest engine first.
 
     Raises:
         ValueError: no row in which this project meets another engine, one-shot and planned.
     """
+    _, duels, _, shot = _duels(measurements)
+    lines = [("one-shot, the faster of PyTorch's two forms", shot), ("planned, the fastest of five engines", duels)]
+    body = ["| against | problems | geometric mean | 10th percentile | below 1.0x | least |", "| --- " + "| ---: " * 5 + "|"]
+    for name, found in lines:
+        ratios = sorted(duel.ratio for duel in found)
+        numbers = [geometric_mean(ratios), ratios[len(ratios) // 10], ratios[0]]
+        mean, tenth, least = map(units.times, numbers)
+        body.append(f"| {name} | {len(ratios)} | {mean} | {tenth} | {sum(ratio < 1 for ratio in ratios)} | {least} |")
+    return "\n".join([*body, "", *_losing("planned", duels), "", *_losing("one-shot", shot)])
+
+
+def _duels(measurements: list[Measurement]) -> tuple[list[Group], list[Duel], list[Group], list[Duel]]:
+    """Planned groups and what the default came out at in them, and the same of single calls against PyTorch."""
     found = versus.compared(measurements)
     one_shot, planned = (versus.condition(found, mode, "hot") for mode in ("one-shot", "planned"))
     duels = scores.duels(planned, OWN_DEFAULT)
     shot = scores.duels([versus.restricted(g, [OWN_DEFAULT, *TORCH]) for g in one_shot], OWN_DEFAULT)
     if not duels or not shot:
         raise ValueError("there is no comparison row, one-shot and planned, in which this project meets another engine")
+    return planned, duels, one_shot, shot
+
+
+def table(measurements: list[Measurement]) -> str:
+    """Markdown: a line per bar with what was reached, then the layers that lose, slowest against the fastest engine first.
+
+    Raises:
+        ValueError: no row in which this project meets another engine, one-shot and planned.
+    """
+    planned, duels, one_shot, shot = _duels(measurements)
     lines = [
-        ("one-shot, `auto` against the faster of PyTorch's two forms", ">= 2.5x, none below 1.0x", _spread(shot, one_shot)),
-        ("planned, `auto` against the fastest of five engines", ">= 2x, none below 1.0x", _spread(duels, planned)),
+        ("one-shot, `auto` against the faster of PyTorch's two forms", ">= 2.5x, none below 1.0x", _spread(shot)),
+        ("planned, `auto` against the fastest of five engines", ">= 2x, none below 1.0x", _spread(duels)),
         (f"layers of {DEEP} products and {WIDE} output channels or more: part of the FMA peak", ">= 80 %", _peak(planned)),
         ("kernel = stride: part of the roofline's bandwidth or arithmetic, whichever binds", ">= 70 %", _roofline(planned)),
         ("workspace per thread, by `memray`, the largest", f"<= {units.size(WORKSPACE)}", _workspace(planned)),
@@ -50,10 +73,10 @@ def table(measurements: list[Measurement]) -> str:
         "| --- | --- | --- |",
         *(f"| {name} | {asked} | {got} |" for name, asked, got in lines),
     ]
-    return "\n".join([*body, "", *_losing("planned", duels, planned), "", *_losing("one-shot", shot, one_shot)])
+    return "\n".join([*body, "", *_losing("planned", duels), "", *_losing("one-shot", shot)])
 
 
-def _spread(duels: Sequence[Duel], groups: Sequence[Group]) -> str:
+def _spread(duels: Sequence[Duel]) -> str:
     worst = min(duels, key=lambda duel: duel.ratio)
     below = sum(duel.ratio < 1 for duel in duels)
     return (
@@ -107,7 +130,7 @@ def _tiny(groups: Sequence[Group]) -> str:
     return units.seconds(rows[0].median) if rows and rows[0].median else units.NONE
 
 
-def _losing(mode: str, duels: Sequence[Duel], groups: Sequence[Group]) -> list[str]:
+def _losing(mode: str, duels: Sequence[Duel]) -> list[str]:
     slow = sorted((duel.ratio, duel.group.label) for duel in duels if duel.ratio < 1)
     names = ", ".join(f"{label} {ratio:.2f}" for ratio, label in slow)
     return [f"Below 1.0x {mode}, the engine's time / ours: {names or 'none'}."]

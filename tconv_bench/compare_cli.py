@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from tconv_bench import layers, units, verdicts
+from tconv_bench import drawn, layers, units, verdicts
 from tconv_bench.console import EXAMPLE, epilog, interruptible, out, say
 from tconv_bench.problem import Problem
 from tconv_bench.store import Measurement
@@ -22,6 +22,7 @@ from tconv_bench.verdicts import Group
 
 WRONG, SLOWER = 1, 3
 COMMITTED = Path("reports/zen4-2core-comparison/rows.jsonl.gz")
+COMMITTED_DRAWN = Path("reports/zen4-2core-drawn/rows.jsonl.gz")
 
 
 def compare(
@@ -32,6 +33,8 @@ def compare(
     layers_file: Annotated[
         Path | None, typer.Option("--layers", help="A layers CSV; without it and PROBLEM, the project's own.")
     ] = None,
+    random: Annotated[int, typer.Option(help="So many problems drawn at random, of no network.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="What they are drawn from: the same seed draws the same ones.", min=0)] = 0,
     engines: Annotated[
         str, typer.Option("--peers", help="Engines, joined by commas; installed: all of those; none.")
     ] = "installed",
@@ -56,7 +59,7 @@ def compare(
     from tconv_bench import compare as comparison
     from tconv_bench import machine
 
-    named = _problems(problems or [], layers_file)
+    named = _problems(problems or [], layers_file, drawn.problems(random, seed))
     settings = comparison.Settings(
         _choice(mode, "mode", verdicts.MODES), _choice(cache, "cache", verdicts.CACHES), threads, width, budget, memory
     )
@@ -110,6 +113,9 @@ def refresh_readme(
     rows: Annotated[Path, typer.Argument(help="The rows that the tables are made from.")] = COMMITTED,
     path: Annotated[Path, typer.Option("--readme", help="The file with the comparison's table.")] = Path("README.md"),
     performance: Annotated[Path, typer.Option(help="The file with the table of bars.")] = Path("docs/performance.md"),
+    random: Annotated[Path, typer.Option(help="The rows of problems drawn at random, for the table below the bars.")] = (
+        COMMITTED_DRAWN
+    ),
     gpu: Annotated[Path, typer.Option(help="The file with a GPU's table, from the rows of its report.")] = Path("docs/gpu.md"),
     reports: Annotated[Path, typer.Option(help="The folder of reports, where a GPU's is looked for.")] = Path("reports"),
 ) -> None:
@@ -121,6 +127,7 @@ def refresh_readme(
     for document, changed in (
         (path, readme.refresh(path, rows)),
         (performance, readme.refresh(performance, rows, readme.BARS, bars.table)),
+        *([(performance, readme.refresh(performance, random, readme.DRAWN, bars.drawn_table))] if random.is_file() else []),
         *([(gpu, readme.refresh(gpu, found, readme.GPU, summary.markdown))] if found else []),
     ):
         out.print(f"{document}: {'refreshed' if changed else 'is up to date'}", markup=False)
@@ -133,12 +140,13 @@ def register(app: typer.Typer) -> None:
     app.command("readme", epilog=epilog("readme"))(refresh_readme)
 
 
-def _problems(texts: list[str], layers_file: Path | None) -> list[tuple[str, Problem]]:
-    if not texts and layers_file is None:
+def _problems(texts: list[str], layers_file: Path | None, random: list[Problem]) -> list[tuple[str, Problem]]:
+    if not texts and layers_file is None and not random:
         return [(layer.label, layer.problem) for layer in layers.read()]
     known = {layer.label: layer.problem for layer in layers.read()} if layers.DEFAULT.is_file() else {}
     named = [(text, known[text]) if text in known else _parsed(text) for text in texts]
-    return named + ([(layer.label, layer.problem) for layer in layers.read(layers_file)] if layers_file else [])
+    named += [(layer.label, layer.problem) for layer in layers.read(layers_file)] if layers_file else []
+    return named + [(str(problem), problem) for problem in random]
 
 
 def _parsed(text: str) -> tuple[str, Problem]:

@@ -15,7 +15,12 @@ from tconv_bench.plots.versus_scores import Score, Standing
 from tconv_bench.store import Measurement
 from tconv_bench.verdicts import Group
 
-COMPARISON, BARS, GPU = "comparison", "bars", "gpu"  # a table stands between <!-- NAME:begin --> and <!-- NAME:end -->
+COMPARISON, BARS, DRAWN, GPU = (
+    "comparison",
+    "bars",
+    "drawn",
+    "gpu",
+)  # a table stands between <!-- NAME:begin --> and <!-- NAME:end -->
 
 
 NO_GPU = "No rows of a GPU are committed: none of these kernels has run on one yet."
