@@ -193,7 +193,6 @@ def test_a_slower_tree_is_found_against_its_commit(tree: Path, tmp_path: Path):
         ([TINY, "--cache", "warm"], "cache is 'warm', valid are hot, flushed, both"),
         ([TINY, "--threads", "4096"], "threads is 4096, but this process may use"),
         ([TINY, "--against", "no-such-commit"], "--against is 'no-such-commit', but"),
-        (["--random", "-1"], "--random"),
         ([TINY, "--save", "/proc/rows.jsonl"], "/proc/rows.jsonl: cannot be written"),
     ],
 )
