@@ -90,11 +90,34 @@ from tconv_bench.variants._phase_layout import (
 
 TALL = simd.TALL
 MOST_WOVEN = max(simd.WOVEN)  # and every smaller stride
+NARROW = 16  # positions of a row: shorter ones are copied many in a call, between zeros that are written before
 NEAR = 8192  # bytes from the weights that a tile reads to those it asks for
 AHEAD = 1024  # pairs of cache lines that the tiles of one part ask for, at most
 
 
 _length = kernel(packed_length)
+
+
+@kernel
+def _list_inputs(s, low, length, runs):
+    """Where the first channel's pixels lie and go on a task's line: (source, place, pixels, rows). Returns how many runs."""
+    found = 0
+    row = low // s.pitch
+    slab, y = divmod(row, s.py)
+    n, z = divmod(slab, s.pz)
+    while row * s.pitch < low + length:
+        first, last = max(0, low - row * s.pitch), min(s.data_x, low + length - row * s.pitch)
+        if 0 <= n < s.batch and z < s.data_z and y < s.data_y and first < last:
+            whole = first == 0 and last == s.data_x
+            if whole and y > 0 and found > 0 and runs[found - 1, 2] == last:
+                runs[found - 1, 3] += 1
+            else:
+                runs[found, 0] = n * s.x_n + (z + s.first_z) * s.x_z + (y + s.first_y) * s.x_y + (first + s.first_x) * s.x_x
+                runs[found, 1], runs[found, 2], runs[found, 3] = row * s.pitch + first - low, last - first, 1
+                found += 1
+        row += 1
+        y, z, n = next_row(s.py, s.pz, y, z, n)
+    return found
 
 
 @kernel
@@ -104,6 +127,15 @@ def _pack(s, x, x_at, channels, low, length, packed):
     if s.flat:
         pitch, py, pz = s.pitch * s.py * s.pz, 1, 1
         data_x = pitch
+    if s.x_x == 1 and not s.flat and pitch <= NARROW:
+        runs = np.empty((length // pitch + 2, 4), np.int64)
+        found = _list_inputs(s, low, length, runs)
+        for c in range(channels):
+            clear(packed, c * length, length)
+            for i in range(found):
+                source, to = x_at + c * s.x_c + runs[i, 0], c * length + runs[i, 1]
+                copy_rows(x, source, s.x_y, packed, to, pitch, runs[i, 2], runs[i, 3])
+        return
     filled = 0
     row = low // pitch
     slab, y = divmod(row, py)
@@ -721,28 +753,6 @@ def _native_pixels(task, tables, x, out):
                      jobs, taps, packed, sums, out)  # fmt: skip
     if s.far == 2:
         finish_streams()
-
-
-@kernel
-def _list_inputs(s, low, length, runs):
-    """Where the first channel's pixels lie and go on a task's line: (source, place, pixels, rows). Returns how many runs."""
-    found = 0
-    row = low // s.pitch
-    slab, y = divmod(row, s.py)
-    n, z = divmod(slab, s.pz)
-    while row * s.pitch < low + length:
-        first, last = max(0, low - row * s.pitch), min(s.data_x, low + length - row * s.pitch)
-        if 0 <= n < s.batch and z < s.data_z and y < s.data_y and first < last:
-            whole = first == 0 and last == s.data_x
-            if whole and y > 0 and found > 0 and runs[found - 1, 2] == last:
-                runs[found - 1, 3] += 1
-            else:
-                runs[found, 0] = n * s.x_n + (z + s.first_z) * s.x_z + (y + s.first_y) * s.x_y + (first + s.first_x) * s.x_x
-                runs[found, 1], runs[found, 2], runs[found, 3] = row * s.pitch + first - low, last - first, 1
-                found += 1
-        row += 1
-        y, z, n = next_row(s.py, s.pz, y, z, n)
-    return found
 
 
 def _native_lines(task, tables, x, out):
