@@ -12,6 +12,7 @@ fitted to.
 
 from __future__ import annotations
 
+import math
 from math import prod
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from tconv_bench.variants import _blocks
 LATENCY = 4  # cycles from a multiply-add to one that needs its result
 LOAD = 2  # cycles of a vector load that crosses a cache line: what a tile of one row waits for
 TILE_CYCLES = 40  # of a tile apart from its steps: the call, the sums loaded and stored
+# How much longer a byte of weights takes than from the second-level cache, where all of them exceed so many bytes.
+WEIGHTS_FROM = ((8 * 2**20, 1.0), (24 * 2**20, 2.3), (math.inf, 6.0))
 NEAR_BYTES = 32 * 1024  # weights up to here are read again from the first-level cache
 
 
@@ -67,5 +70,7 @@ def of_products(problem: Problem, tiling: Any, pixels: int, calls: float, depth:
     m, n = (tiling.channels, pixels) if tiling.over_pixels else (pixels, tiling.channels)
     c_in = problem.c_in // problem.groups
     far = calls * tiling.channels * depth * size if tiling.channels * c_in * problem.taps * size > NEAR_BYTES else 0
-    seconds = calls * tile_cycles(m, n, depth, size) * rates.cycle + far * rates.weight_byte
+    weights = problem.c_in * problem.c_out // problem.groups * problem.taps * size
+    slower = next(factor for room, factor in WEIGHTS_FROM if weights <= room)
+    seconds = calls * tile_cycles(m, n, depth, size) * rates.cycle + far * rates.weight_byte * slower
     return rates.launch + busiest(tasks) * (seconds + prod(problem.out_shape) * size * rates.out_byte)
