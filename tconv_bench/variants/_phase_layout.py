@@ -699,6 +699,12 @@ def workspace_elements(found: Layout) -> int:
     """Elements that a task holds, as ``phase`` allocates them: packed input and sums."""
     s, lanes = found.shape, found.lanes
     padded = _round(min(s.positions, s.task_positions), lanes)
+
+    def runs(part: int) -> int:
+        """Elements of the lists of rows that its parts write, 64-bit numbers."""
+        rows = s.task_rows * (padded // s.pitch + 3 * -(-padded // part))
+        return rows * simd.RUN_FIELDS * 8 * lanes // simd.VECTOR_BYTES
+
     packed = s.block * packed_length(padded, s.span, lanes) + 4 * lanes
     if not s.over_pixels:
         images = -(-padded // (s.pz * s.py * s.pitch))
@@ -712,11 +718,12 @@ def workspace_elements(found: Layout) -> int:
             s.c_in * packed_length(s.chunk, 0, lanes)
             + members * int(found.panels[0, 1]) * packed_length(s.chunk, s.carry, lanes)
             + s.entries * members * most * s.carry + s.sz * s.sy * s.sx * most * packed_length(padded, 0, lanes)
+            + runs(padded)
         )  # fmt: skip
     if s.c_in == s.c_out == 1:
         rows = packed_length(padded, s.span, lanes) // s.pitch + 2
         return packed + s.sx * PART * lanes + lanes + 8 * rows * (1 + s.task_rows)  # and two lists of rows
     if s.block == s.c_in:
-        return packed + s.sx * simd.TALL * PART * lanes + lanes
+        return packed + s.sx * simd.TALL * PART * lanes + lanes + runs(PART * lanes)
     rows = max(int(found.panels[i : i + s.task_panels, 1].sum()) for i in range(0, s.panels, s.task_panels))
-    return packed + s.sx * rows * padded + lanes
+    return packed + s.sx * rows * padded + lanes + runs(padded)

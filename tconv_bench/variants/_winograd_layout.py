@@ -34,6 +34,7 @@ SINGLE_STORE_CYCLES = 2.5  # where a row's turns are more than ``simd.interleave
 CALL_CYCLES = 200
 TASK_CYCLES = 4000
 BYTE_CYCLES = 0.08  # of weights, transformed input and sums that come from beyond the second-level cache
+SHORT_ROW = 48  # pixels of rows that are gathered one by one: a vector's masks take as long as 40
 SIZES = {1: (1,), 2: (3, 2), 3: (2,)}  # outputs of a tile and phase, by taps
 AXES_AT, HEIGHTS_AT, TURNED_AT, PACK_AT, RAW_AT, WEIGH_AT, SQUARES_AT, SIZE = range(_launch.FIRST_FREE, _launch.FIRST_FREE + 8)
 NEAR_BYTES = 16 * 1024  # of weights that are transformed together, in half of the first-level cache
@@ -208,13 +209,13 @@ def _layout(problem: Problem, g: Geometry, sizes: tuple[int, ...], threads: int)
     cut = _cut(problem, axes, positions, products, panels, threads)
     near_block, pack_block = pack_blocks(problem, c_in, panels[0][1], products)
     far = int(distance(problem) > 0)
-    writers = [simd.native_rows(problem.dtype, stride).address for stride in (x.size * x.stride, 1)]
+    weaver, writer = (simd.native_rows(problem.dtype, stride).address for stride in (x.size * x.stride, 1))
     shape = Shape(
         g.n, c_in, c_out, g.groups, g.iz, g.iy, g.ix, g.oz, g.oy, g.ox, *_each(axes, "stride"), *_each(axes, "size"),
         *_each(axes, "taps"), *_each(axes, "mixed"), *_each(axes, "lines"), *_each(axes, "first"), *_each(axes, "crop"),
         *_each(axes, "tiles"), *_each(axes, "pitch"), positions, products, len(panels), cut[0], cut[1], far, cut[2],
-        g.kz, g.ky, g.kx, near_block, pack_block, c_out, 0, 0, *writers, *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), False),
-        *_strides((g.n, g.c_out, g.oz, g.oy, g.ox), False),
+        g.kz, g.ky, g.kx, near_block, pack_block, c_out, 0, 0, weaver, writer,
+        *_strides((g.n, g.c_in, g.iz, g.iy, g.ix), False), *_strides((g.n, g.c_out, g.oz, g.oy, g.ox), False),
     )  # fmt: skip
     record = np.array([tuple(shape)], RECORD)
     table = np.array(panels, np.int64)
@@ -337,6 +338,8 @@ def workspace(axes: tuple[Axis, ...], task: int, channels: int, block: int, c_in
     windows = z.size * y.size * length * (x.size + x.lines + (y.lines * x.lines if z.size > 1 else 0))
     runs = (length // x.pitch + 2) + (task // x.pitch + 2) * z.stride * y.stride
     windows += 10 * runs * z.size * y.size  # runs of five integers, of the input and of the output
+    if x.pitch * x.size <= SHORT_ROW:
+        windows += 2 * z.size * y.size * x.size * length  # where each pixel comes from and goes
     transformed = z.lines * y.lines * x.lines * (block * padded + lanes)
     held = (products if block < c_in else largest_row_products(axes)) * padded * channels
     outputs = (2 * window(z) * window(y) + 1) * (x.size * x.stride * padded + lanes)

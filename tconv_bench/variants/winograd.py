@@ -57,11 +57,10 @@ from tconv_bench.variants._launch import (
     pack_and_launch,
     scratch,
 )
-from tconv_bench.variants._winograd_layout import AXES_AT, PACK_AT, RAW_AT, RECORD, TURNED_AT, Layout
+from tconv_bench.variants._winograd_layout import AXES_AT, PACK_AT, RAW_AT, RECORD, SHORT_ROW, TURNED_AT, Layout
 from tconv_bench.variants._winograd_weights import native_pack, prepare_panel, tables_of
 
 TALL = simd.TALL
-SHORT_ROW = 48  # pixels of rows that are gathered one by one: a vector's masks take as long as 40
 PACK_CYCLES, FAR_CYCLES = 1.2, 2.5  # of a transformed weight, and of one that leaves the near caches
 NEAR_BYTES = 8 * 2**20  # transformed weights that the caches hold
 
