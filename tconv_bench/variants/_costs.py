@@ -23,7 +23,7 @@ from tconv_bench.variants import _blocks
 LATENCY = 4  # cycles from a multiply-add to one that needs its result
 LOAD = 2  # cycles of a vector load that crosses a cache line: what a tile of one row waits for
 TILE_CYCLES = 40  # of a tile apart from its steps: the call, the sums loaded and stored
-# How much longer a byte of weights takes than from the second-level cache, where all of them exceed so many bytes.
+# All weights' bytes, up to which one of them takes so many times as long as from the second-level cache.
 WEIGHTS_FROM = ((8 * 2**20, 1.0), (24 * 2**20, 2.3), (math.inf, 6.0))
 NEAR_BYTES = 32 * 1024  # weights up to here are read again from the first-level cache
 

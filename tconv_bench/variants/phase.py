@@ -194,7 +194,7 @@ def _list_outputs(s, low, high, first_row, last_row, runs, found):
 def _list_parts(s, low, high, part, first_row, last_row):
     """``_list_outputs`` of each part of ``part`` positions and row phase, and where each one's begin, and the last ones end."""
     phases, parts = last_row - first_row, (high - low + part - 1) // part
-    runs = np.empty((phases * (parts + (high - low) // s.pitch + 2 * parts), RUN_FIELDS), np.int64)
+    runs = np.empty((phases * ((high - low) // s.pitch + 3 * parts), RUN_FIELDS), np.int64)
     starts = np.zeros(parts * phases + 1, np.int64)
     found = 0
     for number in range(parts * phases):
@@ -313,7 +313,8 @@ def _tiles(
 
 @kernel
 def _pixels_task(
-    tile, s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias, panels, jobs, taps, packed, sums, out
+    tile, s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias, panels, jobs, taps, runs, starts,
+    packed, sums, out,
 ):  # fmt: skip
     """Positions from ``low`` on of some panels and row phases, vectors along the positions."""
     lanes = simd.VECTOR_BYTES // out.itemsize
@@ -339,7 +340,6 @@ def _pixels_task(
         wanted = s.c_in * lines if s.x_x == 1 and s.far and last_row == s.sz * s.sy else 0
         share = wanted // ((last_panel - first_panel) * ((padded + part - 1) // part) * (last_row - first_row)) + 1
         fetched, c, place = 0, 0, 0
-        runs, starts = _list_parts(s, low, high, part, first_row, last_row)
         x_base = x.ctypes.data
         for panel in range(first_panel, last_panel):
             start, height, table = panels[panel, 0], panels[panel, 1], panels[panel, 3]
@@ -378,7 +378,6 @@ def _pixels_task(
                     stream += steps * stream_step
                     _store_pixels(s, runs, first_run, last_run, sums, width, height, out, channel * s.out_c)
         return
-    runs, starts = _list_parts(s, low, high, high - low, first_row, last_row)
     for row_phase in range(first_row, last_row):
         for c in range(0, s.c_in, s.block):
             channels = min(s.block, s.c_in - c)
@@ -433,8 +432,8 @@ def _product(
 
 @kernel
 def _rows_task(
-    tile, s, group, first_panel, last_panel, low, x, weight, bias, panels, jobs, distances, phases, heights, packed, lines,
-    kept, sums, out
+    tile, s, group, first_panel, last_panel, low, x, weight, bias, panels, jobs, distances, phases, heights, runs, starts,
+    packed, lines, kept, sums, out,
 ):  # fmt: skip
     """Positions from ``low`` on of some panels: rows of taps, chunk by chunk of the input, added up at their distances.
 
@@ -505,7 +504,6 @@ def _rows_task(
             sums_at += row_phases * s.sx * height * sum_step
             kept_at += s.entries * rows * s.carry
         q += s.chunk
-    runs, starts = _list_parts(s, low, high, high - low, 0, row_phases)
     at = 0
     for panel in range(first_panel, last_panel):
         start, height = panels[panel, 0], panels[panel, 1]
@@ -748,9 +746,11 @@ def _native_pixels(task, tables, x, out):
         for panel in range(first_panel, last_panel):
             most += panels[panel, 1] * padded
     sums = np.empty(most * s.sx + lanes, out.dtype)
+    high = min(s.positions, low + s.task_positions)
+    runs, starts = _list_parts(s, low, high, PART * lanes if s.block == s.c_in else high - low, first_row, last_row)
     for group in range(first_group, last_group):
         _pixels_task(tables[TILE_AT], s, group, first_panel, last_panel, first_row, last_row, low, x, weight, bias, panels,
-                     jobs, taps, packed, sums, out)  # fmt: skip
+                     jobs, taps, runs, starts, packed, sums, out)  # fmt: skip
     if s.far == 2:
         finish_streams()
 
@@ -827,9 +827,11 @@ def _native_rows(task, tables, x, out):
     lines = kernel_from_a_line(s.members * panels[0, 1] * _length(s.chunk, s.carry, lanes), out.dtype)
     kept = np.empty(s.entries * s.members * channels * s.carry, out.dtype)
     sums = kernel_from_a_line(s.sz * s.sy * s.sx * channels * _length(padded, 0, lanes) + lanes, out.dtype)
+    high = min(s.positions, low + s.task_positions)
+    runs, starts = _list_parts(s, low, high, high - low, 0, s.sz * s.sy)
     for group in range(first_group, last_group):
         _rows_task(tables[TILE_AT], s, group, first_panel, last_panel, low, x, weight, bias, panels, jobs, distances, phases,
-                   heights, packed, lines, kept, sums, out)  # fmt: skip
+                   heights, runs, starts, packed, lines, kept, sums, out)  # fmt: skip
 
 
 def _native_channels(task, tables, x, out):
